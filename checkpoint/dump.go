@@ -1,0 +1,230 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ctctl/ctctl/container"
+	"github.com/ctctl/ctctl/internal/criu"
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/quota"
+	"github.com/ctctl/ctctl/storage"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	defaultDeadline = 60 * time.Second
+	dumpTries       = 6
+	retryPause      = 100 * time.Millisecond
+	roomMargin      = 10 // percent above the estimate
+)
+
+// cut is one taking of memory and disk at the same instant.
+type cut struct {
+	m        *Manager
+	l        *container.Locked
+	dir      string // the image directory being made
+	hold     bool   // keep the container frozen and unplugged afterwards
+	volume   string // the storage snapshot to make; "" for none
+	group    quota.Group
+	silenced bool
+	paused   bool // it was before
+}
+
+// take dumps the container's processes into c.dir and fills in the manifest. On
+// an error the container goes on as if nothing had happened.
+func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
+	if c.group, err = c.l.Group(); err != nil {
+		return err
+	}
+	if err := c.checkRoom(); err != nil {
+		return err
+	}
+	if err := c.describe(ctx, mf); err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		if err = c.once(ctx, mf); err == nil {
+			return nil
+		}
+		var ce *criu.Error
+		if try == dumpTries || !errors.As(err, &ce) || !ce.Transient() || ctx.Err() != nil {
+			return &DumpError{Tries: try, Err: err}
+		}
+		c.m.log().Info("dump again", "container", c.l.Config.Name, "try", try, "err", err)
+		time.Sleep(retryPause)
+	}
+}
+
+// checkRoom refuses before anything is frozen.
+func (c *cut) checkRoom() error {
+	need, err := c.l.MemoryBytes()
+	if err != nil {
+		return err
+	}
+	need += need/100*roomMargin + 8<<20
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(c.dir), &st); err != nil {
+		return err
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < need {
+		return fmt.Errorf("%w: about %s needed, %s free in %s", ErrNoRoom, quota.FormatBytes(need), quota.FormatBytes(free), filepath.Dir(c.dir))
+	}
+	if g, ok := c.l.Volumes().(storage.Gauge); ok {
+		room, err := g.Capacity(context.Background())
+		if err != nil {
+			return err
+		}
+		return storage.CheckRoom(room, 0)
+	}
+	return nil
+}
+
+func (c *cut) describe(ctx context.Context, mf *Manifest) error {
+	rt, err := c.l.Runtime()
+	if err != nil {
+		return err
+	}
+	if mf.Runtime, err = rt.Config(); err != nil {
+		return err
+	}
+	v, err := c.m.CRIU.Version(ctx)
+	if err != nil {
+		return err
+	}
+	mf.Memory, mf.CRIU, mf.Kernel = true, v.String(), kernelRelease()
+	return nil
+}
+
+// once tries to dump. The clock of the frozen time starts at the freeze.
+func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
+	images := filepath.Join(c.dir, imagesDir)
+	if err := freshDir(images); err != nil {
+		return err
+	}
+	rt, err := c.l.Runtime()
+	if err != nil {
+		return err
+	}
+	pid, err := rt.PID()
+	if err != nil {
+		return err
+	}
+	ext, err := rt.External()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if f, ok := c.l.Volumes().(storage.Flusher); ok && c.volume != "" {
+		if err := f.Flush(ctx, c.l.State.Volume); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
+	}
+	c.m.trace("flush", start)
+	deadline := c.m.Deadline
+	if deadline == 0 {
+		deadline = defaultDeadline
+	}
+	undo := func() error { return c.letGo(context.WithoutCancel(ctx)) }
+	frozen, err := c.freeze(ctx)
+	if err != nil {
+		return errors.Join(err, undo())
+	}
+	stats, err := c.m.CRIU.Dump(ctx, criu.DumpOptions{
+		PID: pid, Root: c.l.Rootfs(), Images: images, FreezeCgroup: c.group.Unified(), LeaveRunning: true, OwnNetNS: true,
+		External: ext.Dump, Deadline: deadline, Thaw: c.group.Thaw, PIDs: c.group.PIDs, Notify: c.notify(mf),
+	})
+	c.m.trace("criu dump", frozen)
+	if err != nil {
+		return errors.Join(err, c.discard(ctx), undo())
+	}
+	if !c.hold {
+		if err := undo(); err != nil {
+			return err
+		}
+	}
+	mf.Frozen, mf.Pages = time.Since(frozen), stats.PagesWritten
+	c.m.trace("frozen", frozen)
+	if err := c.seal(ctx, mf); err != nil {
+		return errors.Join(err, c.discard(ctx), undo())
+	}
+	return nil
+}
+
+func freshDir(dir string) error {
+	if err := statefile.RemoveTree(dir); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o711)
+}
+
+// freeze stops the container, unless it is paused already.
+func (c *cut) freeze(ctx context.Context) (time.Time, error) {
+	start := time.Now()
+	defer c.m.trace("freeze", start)
+	fctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return start, c.group.Freeze(fctx)
+}
+
+func (c *cut) notify(mf *Manifest) criu.Notify {
+	return func(ctx context.Context, ev criu.Event) (err error) {
+		start := time.Now()
+		switch ev.Script {
+		case criu.EventNetworkLock:
+			if !c.hold {
+				return nil
+			}
+			c.silenced = true
+			defer c.m.trace("unplug", start)
+			return c.l.Silence(ctx)
+		case criu.EventPostDump:
+			// The tasks are stopped and CRIU's own files (names it gave to deleted
+			// files) are still there: the one moment at which disk and memory agree.
+			if mf.Cgroups, err = c.group.Tree(); err != nil {
+				return fmt.Errorf("record the cgroups: %w", err)
+			}
+			if c.volume == "" {
+				return nil
+			}
+			defer c.m.trace("storage snapshot", start)
+			return c.l.Volumes().Snapshot(ctx, c.l.State.Volume, c.volume, uint64(c.l.Config.CTID))
+		}
+		return nil
+	}
+}
+
+// letGo ends what this cut did to the container: it goes on, unless it was
+// paused before.
+func (c *cut) letGo(ctx context.Context) error {
+	var err error
+	if c.silenced {
+		err = c.l.Rejoin(ctx)
+		c.silenced = false
+	}
+	if c.paused {
+		return err
+	}
+	return errors.Join(err, c.group.Thaw())
+}
+
+// discard removes the storage snapshot of a failed try.
+func (c *cut) discard(ctx context.Context) error {
+	if c.volume == "" {
+		return nil
+	}
+	return c.l.Volumes().Delete(context.WithoutCancel(ctx), c.volume)
+}
+
+func (c *cut) seal(ctx context.Context, mf *Manifest) error {
+	start := time.Now()
+	defer func() { c.m.trace("digests", start) }()
+	if err := criu.MakeReadable(filepath.Join(c.dir, imagesDir)); err != nil {
+		return err
+	}
+	return mf.seal(context.WithoutCancel(ctx), c.dir)
+}

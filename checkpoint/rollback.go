@@ -1,0 +1,214 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ctctl/ctctl/container"
+	"github.com/ctctl/ctctl/internal/criu"
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/storage"
+)
+
+// Rolled says what a rollback did.
+type Rolled struct {
+	Safety string           // the snapshot of the state before; roll back to it to undo
+	Status container.Status // of the container now
+}
+
+// keepSafety is how many safety snapshots of a container are kept.
+const keepSafety = 3
+
+// Rollback makes a container be as one of its snapshots, processes and memory
+// included. What it was before becomes a safety snapshot. If the snapshot can't
+// be restored the container is brought back from that, and the error is a
+// RestoreError. Errors also: ErrNotFound, ErrDamaged, ErrForeign, ErrNoRoom, DumpError.
+func (m *Manager) Rollback(ctx context.Context, name, snap string) (r Rolled, err error) {
+	err = m.with(ctx, "rollback", name, func(l *container.Locked) error {
+		if err := CheckName(snap); err != nil {
+			return err
+		}
+		start := time.Now()
+		mf, err := verify(ctx, m.dir(l.Config.UID, snap))
+		if err != nil {
+			return fmt.Errorf("snapshot %s: %w", snap, err)
+		}
+		m.trace("verify", start)
+		if mf.Memory {
+			if err := m.fits(ctx, mf); err != nil {
+				return err
+			}
+		}
+		r, err = m.rollback(ctx, l, mf)
+		return err
+	})
+	return r, err
+}
+
+func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest) (r Rolled, err error) {
+	status, _, err := l.Status()
+	if err != nil {
+		return r, err
+	}
+	up := status == container.Running || status == container.Paused
+	r.Safety = "before-" + time.Now().UTC().Format("20060102-150405.000")
+	if err := l.Begin(container.Intent{Op: "rollback", Step: stepDumping, Snapshot: mf.Name, Safety: r.Safety, WasUp: up}); err != nil {
+		return r, err
+	}
+	if _, err := m.snapshot(ctx, l, SnapshotOptions{Name: r.Safety, Message: "before the rollback to " + mf.Name}, true); err != nil {
+		return r, errors.Join(fmt.Errorf("safety snapshot: %w", err), l.Finish())
+	}
+	// The state before is durable. Nothing stops what follows half way.
+	ctx = context.WithoutCancel(ctx)
+	l.State.Intent.Step = stepEnding
+	l.State.Intent.Volume = container.VolumeName(l.Config.UID, l.State.Generation+1)
+	if err := l.SaveState(); err != nil {
+		return r, errors.Join(err, l.Release(ctx))
+	}
+	if err := m.goBack(ctx, l, mf); err != nil {
+		r.Status, err = m.goForward(ctx, l, err)
+		return r, err
+	}
+	m.pruneSafety(ctx, l)
+	r.Status, _, err = l.Status()
+	return r, err
+}
+
+// goBack ends the container as it is and brings up the snapshot.
+func (m *Manager) goBack(ctx context.Context, l *container.Locked, mf Manifest) error {
+	if err := l.End(ctx); err != nil {
+		return err
+	}
+	in := l.State.Intent
+	in.Step = stepReverting
+	if err := l.SaveState(); err != nil {
+		return err
+	}
+	start := time.Now()
+	// One that an interrupted rollback left may have been written to.
+	if err := l.Volumes().Delete(ctx, in.Volume); err != nil {
+		return err
+	}
+	err := l.Volumes().Create(ctx, in.Volume, storage.CreateOptions{Origin: mf.Volume, Group: uint64(l.Config.CTID)})
+	if err != nil {
+		return fmt.Errorf("revert the root volume: %w", err)
+	}
+	m.trace("revert", start)
+	now := l.Config
+	l.Config = asRecorded(mf.Config, now)
+	if err := m.launch(ctx, l, mf, in.Volume); err != nil {
+		l.Config = now
+		return err
+	}
+	return m.commitRollback(ctx, l, mf)
+}
+
+// launch restores processes, or starts anew what has none but ran before.
+func (m *Manager) launch(ctx context.Context, l *container.Locked, mf Manifest, volume string) error {
+	switch {
+	case mf.Memory:
+		return l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, true), Volume: volume})
+	case l.State.Intent.WasUp && mf.Status != container.Stopped:
+		return l.Launch(ctx, container.LaunchOptions{Volume: volume})
+	}
+	return nil
+}
+
+// asRecorded is a snapshot's configuration with what never goes back.
+func asRecorded(old, now container.Config) container.Config {
+	old.Name, old.UID, old.CTID, old.Created = now.Name, now.UID, now.CTID, now.Created
+	return old
+}
+
+// commitRollback makes the snapshot's volume and configuration the container's.
+func (m *Manager) commitRollback(ctx context.Context, l *container.Locked, mf Manifest) error {
+	l.Config = asRecorded(mf.Config, l.Config)
+	if err := l.SaveConfig(); err != nil {
+		return err
+	}
+	old, image := l.State.Volume, l.State.Suspended
+	l.State.Volume = l.State.Intent.Volume
+	l.State.Generation++
+	l.State.Current, l.State.Suspended = mf.Name, ""
+	if err := l.Finish(); err != nil {
+		return err
+	}
+	if err := l.SetDiskLimit(ctx); err != nil {
+		return err
+	}
+	if err := l.Volumes().Delete(ctx, old); err != nil {
+		return err
+	}
+	if image == "" {
+		return nil
+	}
+	return statefile.RemoveTree(m.dir(l.Config.UID, image))
+}
+
+// goForward brings the container back to the safety snapshot after a rollback
+// that did not work; its volume was not touched since.
+func (m *Manager) goForward(ctx context.Context, l *container.Locked, cause error) (container.Status, error) {
+	in := *l.State.Intent
+	if err := l.Volumes().Delete(ctx, in.Volume); err != nil {
+		cause = errors.Join(cause, fmt.Errorf("%w: %w", container.ErrUndo, err))
+	}
+	if in.WasUp {
+		safety, err := verify(ctx, m.dir(l.Config.UID, in.Safety))
+		if err == nil {
+			err = l.Launch(ctx, container.LaunchOptions{Image: m.image(safety, false)})
+		}
+		if err != nil {
+			// The complete image stays: the container counts as suspended in it.
+			cause = errors.Join(cause, fmt.Errorf("the state before could not be restored either: %w", err))
+			l.State.Suspended = m.keepAsSuspended(l, in.Safety, &cause)
+		}
+	}
+	if err := l.Finish(); err != nil {
+		cause = errors.Join(cause, err)
+	}
+	now, _, err := l.Status()
+	return now, &RestoreError{Now: now, Err: errors.Join(cause, err)}
+}
+
+// keepAsSuspended turns a safety snapshot into the image a suspended container
+// resumes from.
+func (m *Manager) keepAsSuspended(l *container.Locked, safety string, cause *error) string {
+	name := suspendPrefix + token()
+	if err := linkImage(m.dir(l.Config.UID, safety), m.dir(l.Config.UID, name), name); err != nil {
+		*cause = errors.Join(*cause, err)
+		return ""
+	}
+	return name
+}
+
+// pruneSafety deletes the oldest safety snapshots; that it could not is no
+// reason to call the rollback failed.
+func (m *Manager) pruneSafety(ctx context.Context, l *container.Locked) {
+	all, err := m.list(l.Config.UID)
+	if err != nil {
+		m.log().Warn("list snapshots", "container", l.Config.Name, "err", err)
+		return
+	}
+	var safety []string
+	for _, s := range all {
+		if s.Safety && s.Name != l.State.Current {
+			safety = append(safety, s.Name)
+		}
+	}
+	for ; len(safety) > keepSafety; safety = safety[1:] {
+		if err := m.delete(ctx, l, safety[0]); err != nil {
+			m.log().Warn("delete a safety snapshot", "container", l.Config.Name, "snapshot", safety[0], "err", err)
+		}
+	}
+}
+
+// olderCRIU compares versions "4.2.1".
+func olderCRIU(here criu.Version, there string) (bool, error) {
+	var v criu.Version
+	if n, _ := fmt.Sscanf(there+".0", "%d.%d.%d", &v.Major, &v.Minor, &v.Sublevel); n < 2 {
+		return false, fmt.Errorf("%w: CRIU version %q", ErrDamaged, there)
+	}
+	return here.Less(v), nil
+}

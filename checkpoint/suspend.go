@@ -1,0 +1,126 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ctctl/ctctl/container"
+	"github.com/ctctl/ctctl/internal/statefile"
+)
+
+// Steps of an intent: from ending on, the image is durable and the way is forward.
+const (
+	stepDumping   = "dumping"
+	stepEnding    = "ending"
+	stepReverting = "reverting"
+)
+
+// Suspend writes a container's processes to disk and ends them; Resume brings
+// them back, with their connections. Errors: as Snapshot.
+func (m *Manager) Suspend(ctx context.Context, name string) error {
+	return m.with(ctx, "suspend", name, func(l *container.Locked) error {
+		if _, _, err := l.Require("suspend", container.Running, container.Paused); err != nil {
+			return err
+		}
+		return m.suspend(ctx, l)
+	})
+}
+
+func (m *Manager) suspend(ctx context.Context, l *container.Locked) error {
+	image := suspendPrefix + token()
+	if err := l.Begin(container.Intent{Op: "suspend", Step: stepDumping, Snapshot: image, WasUp: true}); err != nil {
+		return err
+	}
+	sink, err := m.sink(l.Config.UID, image)
+	if err != nil {
+		return errors.Join(err, l.Finish())
+	}
+	c := &cut{m: m, l: l, dir: sink.Dir(), hold: true}
+	mf := m.newManifest(l, image, container.Running)
+	if err := c.take(ctx, &mf); err != nil {
+		return errors.Join(err, sink.Abort(), l.Finish())
+	}
+	start := time.Now()
+	err = publish(sink, mf)
+	if err == nil {
+		l.State.Suspended = image
+		l.State.Intent.Step = stepEnding
+		err = l.SaveState()
+	}
+	if err != nil {
+		l.State.Suspended = ""
+		return errors.Join(err, c.letGo(context.WithoutCancel(ctx)), statefile.RemoveTree(m.dir(l.Config.UID, image)), sink.Abort(), l.Finish())
+	}
+	m.trace("publish", start)
+	if err := l.End(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	return l.Finish()
+}
+
+// Resume brings a suspended container back. If it can't be, the image stays and
+// Resume can be tried again. Errors: ErrDamaged, ErrForeign, RestoreError.
+func (m *Manager) Resume(ctx context.Context, name string) error {
+	return m.with(ctx, "resume", name, func(l *container.Locked) error {
+		if _, _, err := l.Require("resume", container.Suspended); err != nil {
+			return err
+		}
+		return m.resume(ctx, l)
+	})
+}
+
+func (m *Manager) resume(ctx context.Context, l *container.Locked) error {
+	start := time.Now()
+	mf, err := verify(ctx, m.dir(l.Config.UID, l.State.Suspended))
+	if err != nil {
+		return err
+	}
+	m.trace("verify", start)
+	if err := m.fits(ctx, mf); err != nil {
+		return err
+	}
+	if err := l.Begin(container.Intent{Op: "resume", Snapshot: mf.Name, WasUp: true}); err != nil {
+		return err
+	}
+	if err := l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, false)}); err != nil {
+		return errors.Join(&RestoreError{Now: container.Suspended, Err: err}, l.Finish())
+	}
+	return m.resumed(l)
+}
+
+// resumed commits: from here the running processes are the container.
+func (m *Manager) resumed(l *container.Locked) error {
+	image := l.State.Suspended
+	l.State.Suspended = ""
+	if err := l.Finish(); err != nil {
+		return err
+	}
+	if image == "" {
+		return nil
+	}
+	return statefile.RemoveTree(m.dir(l.Config.UID, image))
+}
+
+func (m *Manager) image(mf Manifest, tcpClose bool) *container.Image {
+	return &container.Image{
+		Name: mf.Name, Dir: m.dir(mf.UID, mf.Name) + "/" + imagesDir, Runtime: mf.Runtime, TCPClose: tcpClose,
+	}
+}
+
+// fits refuses an image this machine can't restore.
+func (m *Manager) fits(ctx context.Context, mf Manifest) error {
+	v, err := m.CRIU.Version(ctx)
+	if err != nil {
+		return err
+	}
+	older, err := olderCRIU(v, mf.CRIU)
+	if err != nil {
+		return err
+	}
+	if older {
+		return fmt.Errorf("%w: it was made by CRIU %s, here is %s", ErrForeign, mf.CRIU, v)
+	}
+	return nil
+}

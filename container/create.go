@@ -1,0 +1,236 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/internal/undo"
+	"github.com/ctctl/ctctl/quota"
+	"github.com/ctctl/ctctl/storage"
+)
+
+// CreateOptions says what to create; the zero value of each field is a default.
+type CreateOptions struct {
+	Template  string
+	Command   []string // none: the template's init
+	Hostname  string   // the name
+	Addresses []netip.Prefix
+	Auto      bool // give automatic addresses, v4 and v6, masqueraded to the outside
+	Limits    quota.Limits
+	UserNS    string // auto
+	Onboot    bool
+	Restart   string
+	Env       []string
+	Workdir   string
+}
+
+// AutoNetwork is where automatic addresses come from: the container with the
+// number n gets the n+1st address of each prefix.
+type AutoNetwork struct {
+	V4, V6 netip.Prefix
+}
+
+func (a AutoNetwork) addresses(ctid uint32) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []netip.Prefix{a.V4, a.V6} {
+		if !p.IsValid() {
+			continue
+		}
+		addr := p.Masked().Addr()
+		b := addr.AsSlice()
+		n := ctid + 1
+		for i := len(b) - 1; n > 0 && i >= 0; i-- {
+			n += uint32(b[i])
+			b[i] = byte(n)
+			n >>= 8
+		}
+		addr, _ = netip.AddrFromSlice(b) // as long as the slice it came from
+		out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	return out
+}
+
+// DefaultPIDs is the pids limit of a container that asks for none.
+const DefaultPIDs = 4096
+
+// Create makes a stopped container. Errors: ErrExists, ErrName, ErrConfig, the
+// template's and the storage's.
+func (m *Manager) Create(ctx context.Context, name string, o CreateOptions) (c Config, err error) {
+	defer wrapOp("create", name, &err)
+	if err := CheckName(name); err != nil {
+		return c, err
+	}
+	src, err := m.Templates(ctx, o.Template)
+	if err != nil {
+		return c, err
+	}
+	hostLock, err := statefile.WaitLock(ctx, filepath.Join(m.StateRoot, "host.lock"), "create "+name)
+	if err != nil {
+		return c, err
+	}
+	l, err := m.reserve(name, o, src)
+	if err := errors.Join(err, hostLock.Unlock()); err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, l.Unlock()) }()
+	var undos undo.Stack
+	undos.Push("remove the half-made container", func(ctx context.Context) error { return l.erase(ctx) })
+	if err := l.fill(ctx, src); err != nil {
+		if uerr := undos.Unwind(ctx); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %w", ErrUndo, uerr))
+		}
+		return c, err
+	}
+	undos.Drop()
+	return l.Config, nil
+}
+
+// reserve takes the name and a number and records the intent. It runs under the
+// host's lock.
+func (m *Manager) reserve(name string, o CreateOptions, src Source) (*Locked, error) {
+	ctid, taken, err := m.nextCTID()
+	if err != nil {
+		return nil, err
+	}
+	c := m.newConfig(name, ctid, o, src)
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	for _, p := range c.Network.Addresses {
+		if other, ok := taken[p.Addr()]; ok {
+			return nil, fmt.Errorf("%w: address %s belongs to container %s", ErrConfig, p.Addr(), other)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(m.StateRoot, "containers"), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(m.dir(name), 0o700); err != nil {
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		if err := m.clearDebris(name); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := statefile.TryLock(m.lockFile(name), "create")
+	if err != nil {
+		return nil, err
+	}
+	l := &Locked{Config: c, m: m, lock: lock}
+	l.State = State{Volume: VolumeName(c.UID, 1), Generation: 1, Intent: &Intent{Op: "create", Started: time.Now().UTC()}}
+	// The state goes first: a directory with a configuration always has both.
+	err = l.SaveState()
+	if err == nil {
+		err = configSchema.Write(m.configFile(name), &c)
+	}
+	if err != nil {
+		return nil, errors.Join(err, statefile.RemoveTree(m.dir(name)), lock.Unlock())
+	}
+	return l, nil
+}
+
+// clearDebris answers ErrExists, unless the directory is what a create left that
+// was killed before it wrote a configuration.
+func (m *Manager) clearDebris(name string) error {
+	if _, err := os.Lstat(m.configFile(name)); err == nil {
+		return ErrExists
+	}
+	return nil // a half-made directory without a volume: taken over
+}
+
+func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Source) Config {
+	c := Config{
+		Name: name, UID: newUID(), CTID: ctid, Created: time.Now().UTC().Truncate(time.Second), Template: o.Template,
+		Hostname: o.Hostname, Command: o.Command, Init: src.Init, Env: o.Env, Workdir: o.Workdir,
+		UserNS: o.UserNS, Limits: o.Limits, Onboot: o.Onboot, Restart: o.Restart,
+		Network: Network{Addresses: o.Addresses},
+	}
+	if c.Hostname == "" {
+		c.Hostname = name
+	}
+	if c.UserNS == "" {
+		c.UserNS = "auto"
+	}
+	if c.Limits.PIDs == 0 {
+		c.Limits.PIDs = DefaultPIDs
+	}
+	if o.Auto {
+		c.Network.NAT = true
+		c.Network.Addresses = append(c.Network.Addresses, m.Network.addresses(ctid)...)
+	}
+	return c
+}
+
+// nextCTID finds the lowest free number, and whose every address is.
+func (m *Manager) nextCTID() (uint32, map[netip.Addr]string, error) {
+	names, err := m.Names()
+	if err != nil {
+		return 0, nil, err
+	}
+	used := map[uint32]bool{}
+	taken := map[netip.Addr]string{}
+	for _, n := range names {
+		var c Config
+		if err := configSchema.Read(m.configFile(n), &c); err != nil {
+			return 0, nil, err
+		}
+		used[c.CTID] = true
+		for _, p := range c.Network.Addresses {
+			taken[p.Addr()] = n
+		}
+	}
+	for id := uint32(1); id <= maxCTID; id++ {
+		if !used[id] {
+			return id, taken, nil
+		}
+	}
+	return 0, nil, fmt.Errorf("%w: %d containers are the most one host can have", ErrNoSupport, maxCTID)
+}
+
+// VolumeName is the name of a container's nth root volume.
+func VolumeName(uid string, generation int) string { return fmt.Sprintf("c-%s-%d", uid, generation) }
+
+// fill makes the root volume and commits.
+func (l *Locked) fill(ctx context.Context, src Source) error {
+	start := time.Now()
+	c := l.Config
+	err := l.m.Volumes.Create(ctx, l.State.Volume, storage.CreateOptions{Origin: src.Volume, Group: uint64(c.CTID)})
+	if err != nil {
+		return fmt.Errorf("root volume: %w", err)
+	}
+	if err := l.SetDiskLimit(ctx); err != nil {
+		return err
+	}
+	if err := identify(l.m.Volumes.Path(l.State.Volume), c); err != nil {
+		return fmt.Errorf("write the host name: %w", err)
+	}
+	l.m.trace("create.volume", start)
+	l.State.Intent = nil
+	return l.SaveState()
+}
+
+// SetDiskLimit makes the storage hold what the configuration says.
+func (l *Locked) SetDiskLimit(ctx context.Context) error {
+	limiter, ok := l.m.Volumes.(storage.Limiter)
+	if !ok {
+		if l.Config.Limits.DiskBytes > 0 {
+			return fmt.Errorf("%w: disk limits need a btrfs pool", ErrNoSupport)
+		}
+		return nil
+	}
+	err := limiter.SetLimit(ctx, uint64(l.Config.CTID), l.Config.Limits.DiskBytes)
+	if errors.Is(err, storage.ErrUnsupported) && l.Config.Limits.DiskBytes == 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("disk limit: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/storage"
+	"golang.org/x/sys/unix"
+)
+
+// Destroy removes a stopped or suspended container and its volumes, snapshots
+// included. With force it is killed first. before is called under the lock and
+// with the intent on disk, for what layers above keep of the container.
+func (m *Manager) Destroy(ctx context.Context, name string, force bool, before func(context.Context, *Locked) error) (err error) {
+	defer wrapOp("destroy", name, &err)
+	l, err := m.Lock(ctx, name, "destroy")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Unlock()) }()
+	s, _, err := l.Status()
+	if err != nil {
+		return err
+	}
+	if s == Running || s == Paused {
+		if !force {
+			return &StateError{Op: "destroy", Status: s, Need: []Status{Stopped, Suspended}}
+		}
+		if err := l.End(ctx); err != nil {
+			return err
+		}
+	}
+	if err := l.begin("destroy"); err != nil {
+		return err
+	}
+	if before != nil {
+		if err := before(ctx, l); err != nil {
+			return err
+		}
+	}
+	return l.erase(ctx)
+}
+
+// OwnsVolume says whether a volume belongs to the container of that uid.
+func OwnsVolume(volume, uid string) bool {
+	return strings.HasPrefix(volume, "c-"+uid+"-") || strings.HasPrefix(volume, "s-"+uid+"-")
+}
+
+// deleteVolumes removes every volume of the container and its quota group.
+func (l *Locked) deleteVolumes(ctx context.Context) error {
+	lister, ok := l.m.Volumes.(storage.Lister)
+	if !ok {
+		return l.m.Volumes.Delete(ctx, l.State.Volume)
+	}
+	all, err := lister.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if OwnsVolume(v.Name, l.Config.UID) {
+			if err := l.m.Volumes.Delete(ctx, v.Name); err != nil {
+				return err
+			}
+		}
+	}
+	if limiter, ok := l.m.Volumes.(storage.Limiter); ok {
+		err := limiter.DeleteGroup(ctx, uint64(l.Config.CTID))
+		if err != nil && !errors.Is(err, storage.ErrUnsupported) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Rename gives a container another name. Its uid, and with it cgroup, link and
+// volumes, stays; a running container keeps its host name.
+func (m *Manager) Rename(ctx context.Context, name, to string) (err error) {
+	defer wrapOp("rename", name, &err)
+	if err := CheckName(to); err != nil {
+		return err
+	}
+	l, err := m.Lock(ctx, name, "rename")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Unlock()) }()
+	if _, _, err := l.Require("rename", Stopped, Suspended); err != nil {
+		return err
+	}
+	l.Config.Name = to
+	if l.Config.Hostname == name {
+		l.Config.Hostname = to
+	}
+	if err := l.Config.Validate(); err != nil {
+		return err
+	}
+	// The directory's name is the container's; a crash between the two steps
+	// leaves a name that differs from its directory's, which repair sets right.
+	err = unix.Renameat2(unix.AT_FDCWD, m.dir(name), unix.AT_FDCWD, m.dir(to), unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%s: %w", to, ErrExists)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: name, New: to, Err: err}
+	}
+	if err := statefile.SyncDir(m.dir("")); err != nil {
+		return err
+	}
+	return configSchema.Write(m.configFile(to), &l.Config)
+}

@@ -1,0 +1,247 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/ctctl/ctctl/internal/criu"
+	"github.com/ctctl/ctctl/internal/runc"
+	"github.com/ctctl/ctctl/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Image is what a restore needs besides the configuration.
+type Image struct {
+	Name     string          `json:"name"`
+	Dir      string          `json:"dir"`     // CRIU's image files, verified
+	Runtime  json.RawMessage `json:"runtime"` // as runc.Container.Config gave it at the dump
+	TCPClose bool            `json:"tcpClose"`
+}
+
+// LaunchOptions says how init comes to life.
+type LaunchOptions struct {
+	Image   *Image // nil: a fresh start
+	Volume  string // the root; "" is the current one
+	Timeout time.Duration
+}
+
+// launchRequest is what the supervisor is told, over a socket on descriptor 3.
+type launchRequest struct {
+	Launch    string        `json:"launch"`
+	StateRoot string        `json:"stateRoot"`
+	RunRoot   string        `json:"runRoot"`
+	Name      string        `json:"name"`
+	UID       string        `json:"uid"`
+	Volume    string        `json:"volume"` // directory
+	Spec      runc.Spec     `json:"spec"`
+	Net       netns.Config  `json:"net"`
+	Restart   string        `json:"restart,omitempty"`
+	CRIU      string        `json:"criu"`
+	Image     *Image        `json:"image,omitempty"`
+	Timeout   time.Duration `json:"timeout"`
+}
+
+type launchReply struct {
+	PID    int             `json:"pid"`
+	Phases []phase         `json:"phases"`
+	Error  string          `json:"error,omitempty"`
+	CRIU   *criu.Error     `json:"criu,omitempty"`
+	Code   int             `json:"code,omitempty"` // of a runc.CommandError
+	Kind   string          `json:"kind,omitempty"`
+}
+
+type phase struct {
+	Name string        `json:"name"`
+	Took time.Duration `json:"took"`
+}
+
+// supervisorEnv marks a process as a supervisor.
+const supervisorEnv = "CTCTL_SUPERVISE"
+
+func (l *Locked) spec() runc.Spec {
+	c := l.Config
+	run := l.m.runDir(c.UID)
+	return runc.Spec{
+		ID: c.UID, StateDir: filepath.Join(run, "runtime"), Rootfs: filepath.Join(run, "root"),
+		Hostname: c.Hostname, Cgroup: c.CgroupName(), IDs: c.IDs(), System: c.System(),
+		Args: c.args(), Env: c.Env, Cwd: c.Workdir,
+		MemoryBytes: c.Limits.MemoryBytes, CPUs: c.Limits.CPUs, PIDs: c.Limits.PIDs,
+	}
+}
+
+// Launch starts the supervisor, which makes or restores init, and waits until
+// init runs. On an error nothing of the attempt is left.
+func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
+	start := time.Now()
+	if o.Timeout == 0 {
+		o.Timeout = 2 * time.Minute
+	}
+	if err := l.sweep(ctx); err != nil {
+		return fmt.Errorf("clear what an earlier run left: %w", err)
+	}
+	if o.Volume == "" {
+		o.Volume = l.State.Volume
+	}
+	run := l.m.runDir(l.Config.UID)
+	for _, d := range []string{l.m.RunRoot, run} {
+		if err := os.MkdirAll(d, 0o711); err != nil {
+			return err
+		}
+	}
+	req := launchRequest{
+		Launch: newUID(), StateRoot: l.m.StateRoot, RunRoot: l.m.RunRoot, Name: l.Config.Name, UID: l.Config.UID,
+		Volume: l.m.Volumes.Path(o.Volume), Spec: l.spec(), Net: l.Config.netConfig(), Restart: l.Config.Restart,
+		CRIU: l.m.CRIU.Binary, Image: o.Image, Timeout: o.Timeout,
+	}
+	reply, err := l.m.callSupervisor(ctx, req)
+	l.m.trace("launch", start)
+	for _, p := range reply.Phases {
+		if l.m.Trace != nil {
+			l.m.Trace("launch."+p.Name, p.Took)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, l.sweep(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// callSupervisor starts the supervisor and waits for its one reply.
+func (m *Manager) callSupervisor(ctx context.Context, req launchRequest) (launchReply, error) {
+	var reply launchReply
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return reply, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "supervisor"), os.NewFile(uintptr(pair[1]), "supervisor")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		return reply, err
+	}
+	defer conn.Close()
+	cmd, err := m.startSupervisor(req, theirs)
+	if err != nil {
+		return reply, err
+	}
+	theirs.Close()
+	exited := make(chan struct{})
+	go func() { // ends with the supervisor; the result is in its log
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	b, err := json.Marshal(req)
+	if err != nil {
+		return reply, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	if err := conn.SetReadDeadline(time.Now().Add(req.Timeout + 10*time.Second)); err != nil {
+		return reply, err
+	}
+	if _, err := conn.Write(b); err != nil {
+		return reply, fmt.Errorf("talk to the supervisor: %w", err)
+	}
+	buf := make([]byte, 1<<20)
+	n, err := conn.Read(buf)
+	if err != nil || n == 0 {
+		return reply, m.lostSupervisor(ctx, cmd, exited, req, err)
+	}
+	if err := json.Unmarshal(buf[:n], &reply); err != nil {
+		return reply, fmt.Errorf("the supervisor's reply: %w", err)
+	}
+	return reply, reply.err()
+}
+
+// lostSupervisor ends a supervisor that gave no answer.
+func (m *Manager) lostSupervisor(ctx context.Context, cmd *exec.Cmd, exited <-chan struct{}, req launchRequest, err error) error {
+	_ = cmd.Process.Kill() // it may have ended already
+	<-exited
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w: the supervisor gave no answer in %v", ErrTimeout, req.Timeout)
+	}
+	return fmt.Errorf("%w: the supervisor ended without an answer; see %s", ErrDied, filepath.Join(m.runDir(req.UID), "supervisor.log"))
+}
+
+func (m *Manager) startSupervisor(req launchRequest, sock *os.File) (*exec.Cmd, error) {
+	bin := m.Binary
+	if bin == "" {
+		bin = "/proc/self/exe"
+	}
+	logFile, err := os.OpenFile(filepath.Join(m.runDir(req.UID), "supervisor.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer logFile.Close()
+	//nolint:noctx // it outlives the caller on purpose
+	cmd := exec.Command(bin)
+	cmd.Args = []string{"ctctl", "supervise", req.Name}
+	cmd.Env = []string{supervisorEnv + "=1", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"}
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.ExtraFiles = []*os.File{sock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Unshareflags: unix.CLONE_NEWNS}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the supervisor: %w", err)
+	}
+	return cmd, nil
+}
+
+func (r launchReply) err() error {
+	if r.Error == "" {
+		return nil
+	}
+	text := errors.New(r.Error)
+	switch r.Kind {
+	case "criu":
+		return &launchError{text: r.Error, err: r.CRIU}
+	case "command":
+		return &launchError{text: r.Error, err: &runc.CommandError{Code: r.Code, Err: text}}
+	case "address":
+		return &launchError{text: r.Error, err: netns.ErrAddressInUse}
+	case "timeout":
+		return &launchError{text: r.Error, err: ErrTimeout}
+	}
+	return text
+}
+
+// launchError carries an error's text from the supervisor and its kind.
+type launchError struct {
+	text string
+	err  error
+}
+
+func (e *launchError) Error() string { return e.text }
+func (e *launchError) Unwrap() error { return e.err }
+
+// replyFor turns an error into what crosses the socket.
+func replyFor(err error) launchReply {
+	r := launchReply{Error: err.Error()}
+	var ce *criu.Error
+	var cmd *runc.CommandError
+	switch {
+	case errors.As(err, &ce):
+		plain := *ce
+		plain.Err = nil // an interface does not cross the socket; its text is in Error
+		r.Kind, r.CRIU = "criu", &plain
+	case errors.As(err, &cmd):
+		r.Kind, r.Code = "command", cmd.Code
+	case errors.Is(err, netns.ErrAddressInUse):
+		r.Kind = "address"
+	case errors.Is(err, context.DeadlineExceeded):
+		r.Kind = "timeout"
+	}
+	return r
+}

@@ -1,0 +1,307 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/ctctl/ctctl/quota"
+	"golang.org/x/sys/unix"
+)
+
+// with runs do on a locked container and lets it go.
+func (m *Manager) with(ctx context.Context, op, name string, do func(*Locked) error) (err error) {
+	defer wrapOp(op, name, &err)
+	l, err := m.Lock(ctx, name, op)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Unlock()) }()
+	return do(l)
+}
+
+// Start starts a stopped container. Errors: ErrState, ErrDied, netns.ErrAddressInUse,
+// runc.CommandError.
+func (m *Manager) Start(ctx context.Context, name string) error {
+	return m.with(ctx, "start", name, func(l *Locked) error { return l.start(ctx) })
+}
+
+func (l *Locked) start(ctx context.Context) error {
+	if _, _, err := l.Require("start", Stopped); err != nil {
+		return err
+	}
+	if err := l.SetDiskLimit(ctx); err != nil {
+		return err
+	}
+	l.State.LastExit = nil
+	if err := l.begin("start"); err != nil {
+		return err
+	}
+	err := l.Launch(ctx, LaunchOptions{})
+	return errors.Join(err, l.finish())
+}
+
+// begin records the intent of an operation; finish forgets it.
+func (l *Locked) begin(op string) error {
+	l.State.Intent = &Intent{Op: op, Started: time.Now().UTC()}
+	return l.SaveState()
+}
+
+func (l *Locked) finish() error {
+	l.State.Intent = nil
+	return l.SaveState()
+}
+
+// StopOptions says how patient Stop is.
+type StopOptions struct {
+	Timeout time.Duration // until it is killed; 0: the configured one
+}
+
+// Stop asks init to end, and kills it when it does not in time.
+func (m *Manager) Stop(ctx context.Context, name string, o StopOptions) error {
+	return m.with(ctx, "stop", name, func(l *Locked) error {
+		if _, _, err := l.Require("stop", Running, Paused); err != nil {
+			return err
+		}
+		return l.Stop(ctx, o)
+	})
+}
+
+// Stop is Manager.Stop on a container that is held.
+func (l *Locked) Stop(ctx context.Context, o StopOptions) error {
+	sig, err := l.Config.stopSignal()
+	if err != nil {
+		return err
+	}
+	timeout := o.Timeout
+	if timeout == 0 {
+		timeout = l.Config.stopTimeout()
+	}
+	run, err := l.leaving()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := l.ask(run, sig); err != nil {
+		return err
+	}
+	if err := waitGone(ctx, run.PID); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err // interrupted: the container was asked, and is left to it
+	}
+	return l.End(context.WithoutCancel(ctx))
+}
+
+// leaving tells the supervisor that init's end is wanted.
+func (l *Locked) leaving() (*Run, error) {
+	run, err := l.m.readRun(l.Config.UID)
+	if err != nil {
+		return nil, err
+	}
+	if run == nil {
+		return nil, ErrDied
+	}
+	return run, os.WriteFile(l.m.leavingFile(l.Config.UID), nil, 0o600)
+}
+
+// ask sends the stop signal. The kernel drops a signal that a namespace's init
+// has no handler for (pid_namespaces(7)); the other processes then get it
+// instead, so that they can end in order.
+func (l *Locked) ask(run *Run, sig syscall.Signal) error {
+	g, err := quota.Open(l.Config.CgroupName())
+	if err != nil {
+		return err
+	}
+	if err := g.Thaw(); err != nil {
+		return err
+	}
+	if catches(run.PID, sig) {
+		return ignoreGone(unix.Kill(run.PID, sig))
+	}
+	pids, err := g.PIDs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if pid == run.PID {
+			continue
+		}
+		if err := ignoreGone(unix.Kill(pid, sig)); err != nil {
+			return err
+		}
+	}
+	if len(pids) <= 1 {
+		return ignoreGone(unix.Kill(run.PID, unix.SIGKILL))
+	}
+	return l.killWhenAlone(g, run)
+}
+
+// aloneGrace is how long the processes of a command that does not handle the
+// stop signal have to end.
+const aloneGrace = 10 * time.Second
+
+// killWhenAlone ends an init that ignores the stop signal once its children have
+// ended.
+func (l *Locked) killWhenAlone(g quota.Group, run *Run) error {
+	for end := time.Now().Add(min(aloneGrace, l.Config.stopTimeout())); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		pids, err := g.PIDs()
+		if err != nil {
+			return err
+		}
+		if len(pids) <= 1 {
+			break
+		}
+	}
+	return ignoreGone(unix.Kill(run.PID, unix.SIGKILL))
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// catches reads whether a process has a handler for sig (SigCgt in proc(5)).
+func catches(pid int, sig syscall.Signal) bool {
+	mask, err := strconv.ParseUint(procStatus(pid, "SigCgt"), 16, 64)
+	return err == nil && mask&(1<<(uint(sig)-1)) != 0
+}
+
+// waitGone waits until a process has ended.
+func waitGone(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	for ctx.Err() == nil {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 20)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// endTimeout bounds how long the kernel may take to end a killed container.
+const endTimeout = 30 * time.Second
+
+// End kills everything in the container now, waits for its supervisor to leave
+// and removes what the run left. How init ended becomes LastExit. It is
+// idempotent. The blackhole route of a container that comes back at once is
+// set by the launch that follows.
+func (l *Locked) End(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	start := time.Now()
+	run, err := l.m.readRun(l.Config.UID)
+	if err != nil {
+		return err
+	}
+	if run != nil {
+		if err := os.WriteFile(l.m.leavingFile(l.Config.UID), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	g, err := quota.Open(l.Config.CgroupName())
+	if err != nil {
+		return err
+	}
+	if err := g.KillAll(ctx); err != nil {
+		return fmt.Errorf("kill: %w", err)
+	}
+	l.m.trace("end.kill", start)
+	if err := l.awaitSupervisor(ctx); err != nil {
+		return err
+	}
+	var exit Exit
+	if err := exitSchema.Read(l.m.exitFile(l.Config.UID), &exit); err == nil {
+		l.State.LastExit = &exit
+		if err := l.SaveState(); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	err = l.sweep(ctx)
+	l.m.trace("end", start)
+	return err
+}
+
+// Kill sends a signal to init; KILL ends the container at once.
+func (m *Manager) Kill(ctx context.Context, name string, sig syscall.Signal) error {
+	return m.with(ctx, "kill", name, func(l *Locked) error {
+		_, run, err := l.Require("kill", Running, Paused)
+		if err != nil {
+			return err
+		}
+		if sig == unix.SIGKILL {
+			return l.End(ctx)
+		}
+		return ignoreGone(unix.Kill(run.PID, sig))
+	})
+}
+
+// Restart stops a container if it runs, and starts it.
+func (m *Manager) Restart(ctx context.Context, name string, o StopOptions) error {
+	return m.with(ctx, "restart", name, func(l *Locked) error {
+		s, _, err := l.Require("restart", Running, Paused, Stopped)
+		if err != nil {
+			return err
+		}
+		if s != Stopped {
+			if err := l.Stop(ctx, o); err != nil {
+				return err
+			}
+		}
+		return l.start(ctx)
+	})
+}
+
+// freezeTimeout bounds Pause.
+const freezeTimeout = 10 * time.Second
+
+// Pause freezes every process; memory and connections stay.
+func (m *Manager) Pause(ctx context.Context, name string) error {
+	return m.with(ctx, "pause", name, func(l *Locked) error {
+		if _, _, err := l.Require("pause", Running); err != nil {
+			return err
+		}
+		g, err := quota.Open(l.Config.CgroupName())
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
+		defer cancel()
+		return g.Freeze(ctx)
+	})
+}
+
+// Unpause lets a paused container go on.
+func (m *Manager) Unpause(ctx context.Context, name string) error {
+	return m.with(ctx, "unpause", name, func(l *Locked) error {
+		if _, _, err := l.Require("unpause", Paused); err != nil {
+			return err
+		}
+		g, err := quota.Open(l.Config.CgroupName())
+		if err != nil {
+			return err
+		}
+		return g.Thaw()
+	})
+}
+
+func (m *Manager) supervisorLock(uid string) string { return filepath.Join(m.runDir(uid), "supervisor.lock") }

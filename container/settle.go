@@ -1,0 +1,189 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ctctl/ctctl/internal/runc"
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/quota"
+	"golang.org/x/sys/unix"
+)
+
+// settle finishes or undoes what an interrupted operation left, and clears what
+// a run that ended without its supervisor left. It runs under the lock, at the
+// beginning of every operation.
+func (l *Locked) settle(ctx context.Context) error {
+	in := l.State.Intent
+	if in == nil {
+		return l.tidy(ctx)
+	}
+	l.m.log().Info("settle an interrupted operation", "container", l.Config.Name, "op", in.Op, "step", in.Step)
+	switch in.Op {
+	case "create":
+		if err := l.erase(ctx); err != nil {
+			return err
+		}
+		return ErrNotFound
+	case "destroy":
+		if err := l.erase(ctx); err != nil {
+			return err
+		}
+		return ErrNotFound
+	case "start":
+		// A supervisor may still be on its way; it ends by itself, its caller is gone.
+		if err := l.awaitLaunch(ctx); err != nil {
+			return err
+		}
+		if err := l.tidy(ctx); err != nil {
+			return err
+		}
+		return l.finish()
+	}
+	settle, ok := l.m.Settle[in.Op]
+	if !ok {
+		return fmt.Errorf("%w: an interrupted %q was left by another version of this program", ErrNoSupport, in.Op)
+	}
+	return settle(ctx, l)
+}
+
+// tidy makes the run root and the kernel agree with whether init lives.
+func (l *Locked) tidy(ctx context.Context) error {
+	run, err := l.m.readRun(l.Config.UID)
+	if err != nil {
+		return err
+	}
+	if run.Alive() {
+		return l.adopt(ctx, run)
+	}
+	if _, err := os.Lstat(l.m.runDir(l.Config.UID)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := l.awaitSupervisor(ctx); err != nil {
+		return err
+	}
+	return l.sweep(ctx)
+}
+
+// AwaitLaunch waits for a launch whose caller was killed: when it returns, init
+// runs with a record, or nothing of it is left running.
+func (l *Locked) AwaitLaunch(ctx context.Context) error { return l.awaitLaunch(ctx) }
+
+// launchGrace bounds how long a launch under way may take.
+const launchGrace = 3 * time.Minute
+
+func (l *Locked) awaitLaunch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, launchGrace)
+	defer cancel()
+	for {
+		run, err := l.m.readRun(l.Config.UID)
+		if err != nil {
+			return err
+		}
+		alive, err := l.supervised()
+		if err != nil {
+			return err
+		}
+		if !alive {
+			return nil
+		}
+		// With a record the supervisor has come to its answer; nobody hears it, so
+		// either it ends soon, or the caller heard it before it was killed.
+		if run.Alive() && time.Since(run.Started) > time.Second {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: a supervisor that was starting does not come to an end", ErrTimeout)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// supervised says whether a supervisor of the container lives.
+func (l *Locked) supervised() (bool, error) {
+	path := l.m.supervisorLock(l.Config.UID)
+	if _, err := os.Lstat(filepath.Dir(path)); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	lock, err := statefile.TryLock(path, "look")
+	if errors.Is(err, statefile.ErrBusy) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, lock.Unlock()
+}
+
+// supervisorLeave is how long a supervisor may take to notice init's end.
+const supervisorLeave = 10 * time.Second
+
+// awaitSupervisor waits until the supervisor is gone, and kills one that stays
+// though its init has ended.
+func (l *Locked) awaitSupervisor(ctx context.Context) error {
+	path := l.m.supervisorLock(l.Config.UID)
+	if _, err := os.Lstat(filepath.Dir(path)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, supervisorLeave)
+	defer cancel()
+	lock, err := statefile.WaitLock(wait, path, "wait for the supervisor")
+	if err == nil {
+		return lock.Unlock()
+	}
+	var busy *statefile.BusyError
+	if !errors.As(err, &busy) {
+		return err
+	}
+	if !strings.HasPrefix(busy.Holder.Op, "supervisor of ") || busy.Holder.PID <= 1 {
+		return err
+	}
+	l.m.log().Warn("killing a supervisor that does not leave", "container", l.Config.Name, "pid", busy.Holder.PID)
+	if err := ignoreGone(unix.Kill(busy.Holder.PID, unix.SIGKILL)); err != nil {
+		return err
+	}
+	return waitGone(ctx, busy.Holder.PID)
+}
+
+// sweep removes what a run that has ended left: tasks, cgroups, links, files.
+func (l *Locked) sweep(ctx context.Context) error {
+	c := l.Config
+	g, err := quota.Open(c.CgroupName())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	// A container that comes back by itself leaves its clients in silence rather
+	// than with errors.
+	blackhole := l.State.Suspended != "" || l.State.Intent != nil && l.State.Intent.WasUp
+	spec := l.spec()
+	return errors.Join(
+		g.KillAll(ctx), g.Remove(ctx),
+		netns.Leave(ctx, c.netConfig(), blackhole),
+		runc.Forget(spec.StateDir, spec.ID),
+		statefile.RemoveTree(l.m.runDir(c.UID)),
+	)
+}
+
+// erase removes a container and everything of it. Idempotent.
+func (l *Locked) erase(ctx context.Context) error {
+	if err := l.awaitSupervisor(ctx); err != nil {
+		return err
+	}
+	l.State.Suspended = ""
+	if err := l.sweep(ctx); err != nil {
+		return err
+	}
+	if err := l.deleteVolumes(ctx); err != nil {
+		return err
+	}
+	return statefile.RemoveTree(l.m.dir(l.Config.Name))
+}

@@ -1,0 +1,239 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/ctctl/ctctl/internal/criu"
+	"github.com/ctctl/ctctl/internal/runc"
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/quota"
+	"golang.org/x/sys/unix"
+)
+
+// supervisor is one process per running container: init's parent.
+type supervisor struct {
+	req     launchRequest
+	m       *Manager
+	group   quota.Group
+	log     *slog.Logger
+	console *console
+	phases  []phase
+}
+
+// instance is one life of init.
+type instance struct {
+	pid  int
+	wait func() (code int, err error)
+}
+
+// supervise is the supervisor's main: one request in, one reply out, then it
+// stays until init has ended. It returns the exit code of the process.
+func supervise() int {
+	// Caught, not ignored: an ignored signal stays so in what is executed, and
+	// CRIU's helper processes, like a container's, are ended with SIGTERM.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	unix.CloseOnExec(3)
+	f := os.NewFile(3, "caller")
+	conn, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		log.Error("no caller", "err", err)
+		return 2
+	}
+	s := &supervisor{log: log}
+	if err := s.hear(conn); err != nil {
+		log.Error("bad request", "err", err)
+		return 2
+	}
+	lock, err := statefile.TryLock(filepath.Join(s.m.runDir(s.req.UID), "supervisor.lock"), "supervisor of "+s.req.Name)
+	if err != nil {
+		s.answer(conn, replyFor(err))
+		return 1
+	}
+	inst, err := s.bringUp(context.Background(), s.req)
+	if err != nil {
+		s.answer(conn, replyFor(err))
+		return 1
+	}
+	heard := s.answer(conn, launchReply{PID: inst.pid, Phases: s.phases})
+	conn.Close()
+	if !heard { // the caller is gone: nobody wants this container
+		s.discard(inst)
+		return 1
+	}
+	s.stay(inst)
+	if err := lock.Unlock(); err != nil {
+		log.Error("unlock", "err", err)
+	}
+	return 0
+}
+
+func (s *supervisor) hear(conn net.Conn) error {
+	buf := make([]byte, 4<<20)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(buf[:n], &s.req); err != nil {
+		return err
+	}
+	s.log = s.log.With("container", s.req.Name)
+	s.m = &Manager{
+		StateRoot: s.req.StateRoot, RunRoot: s.req.RunRoot, CRIU: criu.Engine{Binary: s.req.CRIU},
+		Volumes: volumesIn(filepath.Dir(s.req.Volume)), Log: s.log,
+	}
+	s.group, err = quota.Open(s.req.Spec.Cgroup)
+	return err
+}
+
+func (s *supervisor) answer(conn net.Conn, r launchReply) bool {
+	b, err := json.Marshal(r)
+	if err == nil {
+		_, err = conn.Write(b)
+	}
+	if err != nil {
+		s.log.Error("answer the caller", "err", err)
+	}
+	if r.Error != "" {
+		s.log.Error("launch", "err", r.Error)
+	}
+	return err == nil
+}
+
+func (s *supervisor) phase(name string, since time.Time) {
+	s.phases = append(s.phases, phase{Name: name, Took: time.Since(since)})
+}
+
+// bringUp makes or restores init and records it. On an error nothing runs.
+func (s *supervisor) bringUp(ctx context.Context, req launchRequest) (*instance, error) {
+	ctx, cancel := context.WithTimeout(ctx, req.Timeout)
+	defer cancel()
+	start := time.Now()
+	if err := os.MkdirAll(req.Spec.StateDir, 0o711); err != nil {
+		return nil, err
+	}
+	if err := runc.MountRoot(req.Volume, req.Spec.Rootfs, req.Spec.IDs); err != nil {
+		return nil, err
+	}
+	s.phase("root", start)
+	var inst *instance
+	var err error
+	if req.Image == nil {
+		inst, err = s.start(ctx, req)
+	} else {
+		inst, err = s.restore(ctx, req)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.unmountRoot())
+	}
+	return inst, nil
+}
+
+func (s *supervisor) unmountRoot() error {
+	return unix.Unmount(s.req.Spec.Rootfs, unix.MNT_DETACH)
+}
+
+func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance, err error) {
+	began := time.Now()
+	in, err := runc.Start(req.Spec)
+	if err != nil {
+		return nil, err
+	}
+	s.phase("namespaces", began)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, in.Abandon(), netns.Leave(context.WithoutCancel(ctx), req.Net, false))
+		}
+	}()
+	began = time.Now()
+	if err := netns.Attach(ctx, in.PID, req.Net); err != nil {
+		return nil, err
+	}
+	if err := netns.Join(ctx, req.Net); err != nil {
+		return nil, err
+	}
+	s.phase("network", began)
+	if err := s.serveConsole(in.Console); err != nil {
+		return nil, err
+	}
+	began = time.Now()
+	if err := s.record(in.PID, ""); err != nil {
+		return nil, err
+	}
+	if err := in.Exec(); err != nil {
+		return nil, err
+	}
+	s.phase("exec", began)
+	return &instance{pid: in.PID, wait: func() (int, error) {
+		st, err := in.Wait()
+		if err != nil {
+			return -1, err
+		}
+		return runc.ExitCode(st), nil
+	}}, nil
+}
+
+// record writes run.json, from which on the container counts as running.
+func (s *supervisor) record(pid int, image string) error {
+	r := Run{
+		PID: pid, StartTime: startTime(pid), Supervisor: os.Getpid(), Started: time.Now().UTC(), Restored: image, Launch: s.req.Launch,
+	}
+	return runSchema.Write(s.m.runFile(s.req.UID), &r)
+}
+
+func (s *supervisor) serveConsole(master *os.File) error {
+	if s.console == nil {
+		c, err := newConsole(s.m.runDir(s.req.UID), s.m.LogFile(s.req.Name), s.log)
+		if err != nil {
+			return fmt.Errorf("console: %w", err)
+		}
+		s.console = c
+	}
+	s.console.attach(master)
+	return nil
+}
+
+// discard ends an init whose caller went away before it heard of it.
+func (s *supervisor) discard(inst *instance) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := s.group.KillAll(ctx)
+	_, werr := inst.wait()
+	err = errors.Join(err, werr, s.teardown(ctx))
+	if err != nil {
+		s.log.Error("discard", "err", err)
+	}
+}
+
+// teardown removes what a run leaves in the kernel and in the run root.
+func (s *supervisor) teardown(ctx context.Context) error {
+	if s.console != nil {
+		s.console.close()
+		s.console = nil
+	}
+	return errors.Join(
+		s.group.KillAll(ctx), s.group.Remove(ctx),
+		netns.Leave(ctx, s.req.Net, false),
+		runc.Forget(s.req.Spec.StateDir, s.req.Spec.ID),
+		ignoreAbsent(os.Remove(s.m.runFile(s.req.UID))),
+		s.unmountRoot(),
+	)
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,152 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/storage"
+)
+
+var exitSchema = statefile.Schema{Kind: "container-exit", Version: 1}
+
+func (m *Manager) exitFile(uid string) string    { return filepath.Join(m.runDir(uid), "exit.json") }
+func (m *Manager) leavingFile(uid string) string { return filepath.Join(m.runDir(uid), "leaving") }
+
+// rebootSignal is what the kernel ends init with when something inside calls
+// reboot(2) to restart (pid_namespaces(7)); a halt or power-off gives SIGINT.
+const rebootExit = 128 + 1
+
+// stay waits for init's end and does what follows: nothing when an operation
+// ended it on purpose, else the clean-up and perhaps a new start.
+func (s *supervisor) stay(inst *instance) {
+	backoff := time.Second
+	for {
+		began := time.Now()
+		code, err := inst.wait()
+		if err != nil {
+			s.log.Error("wait", "err", err)
+		}
+		exit := Exit{Code: code, Time: time.Now().UTC()}
+		s.log.Info("init ended", "code", code)
+		if err := exitSchema.Write(s.m.exitFile(s.req.UID), &exit); err != nil {
+			s.log.Error("record the exit", "err", err)
+		}
+		if time.Since(began) > time.Minute {
+			backoff = time.Second
+		}
+		inst = s.after(exit, backoff)
+		if inst == nil {
+			return
+		}
+		backoff = min(2*backoff, time.Minute)
+	}
+}
+
+// after cleans up behind an init that ended by itself and returns the next life,
+// or nil when there is none.
+func (s *supervisor) after(exit Exit, backoff time.Duration) *instance {
+	ctx := context.Background()
+	l, err := s.takeOver(ctx)
+	if err != nil {
+		s.log.Error("take the container", "err", err)
+		return nil
+	}
+	if l == nil {
+		return nil // the operation that ended it does the rest
+	}
+	l.State.LastExit = &exit
+	err = errors.Join(s.teardown(ctx), l.SaveState())
+	if err != nil {
+		s.log.Error("clean up", "err", err)
+	}
+	again := err == nil && wantsRestart(l.Config, exit)
+	if err := l.Unlock(); err != nil {
+		s.log.Error("unlock", "err", err)
+	}
+	if !again {
+		return nil
+	}
+	if exit.Code != rebootExit {
+		time.Sleep(backoff)
+	}
+	return s.again(ctx)
+}
+
+func wantsRestart(c Config, exit Exit) bool {
+	if c.System() && exit.Code == rebootExit {
+		return true
+	}
+	return c.Restart == "always" || c.Restart == "on-failure" && exit.Code != 0
+}
+
+// takeOver locks the container after init's end. It answers nil when an
+// operation holds the container and said that it ends init on purpose.
+func (s *supervisor) takeOver(ctx context.Context) (*Locked, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		lock, err := statefile.WaitLock(wait, s.m.lockFile(s.req.Name), "supervisor: init ended")
+		cancel()
+		if err == nil {
+			l := &Locked{m: s.m, lock: lock}
+			l.Config, l.State, err = s.m.read(s.req.Name)
+			if err != nil {
+				return nil, errors.Join(err, lock.Unlock())
+			}
+			return l, nil
+		}
+		if !errors.Is(err, statefile.ErrBusy) {
+			return nil, err
+		}
+		if _, err := os.Lstat(s.m.leavingFile(s.req.UID)); err == nil {
+			return nil, nil //nolint:nilnil // documented
+		}
+	}
+}
+
+// again starts the container anew with its configuration as it is now, unless
+// somebody else has taken it meanwhile.
+func (s *supervisor) again(ctx context.Context) *instance {
+	lock, err := statefile.TryLock(s.m.lockFile(s.req.Name), "supervisor: restart")
+	if err != nil {
+		s.log.Info("not restarted", "err", err)
+		return nil
+	}
+	defer func() {
+		if err := lock.Unlock(); err != nil {
+			s.log.Error("unlock", "err", err)
+		}
+	}()
+	l := &Locked{m: s.m, lock: lock}
+	if l.Config, l.State, err = s.m.read(s.req.Name); err != nil || l.Config.UID != s.req.UID {
+		s.log.Error("not restarted", "err", err)
+		return nil
+	}
+	s.req.Image = nil
+	s.req.Launch = newUID()
+	s.req.Volume = filepath.Join(filepath.Dir(s.req.Volume), l.State.Volume)
+	s.req.Spec, s.req.Net, s.req.Restart = l.spec(), l.Config.netConfig(), l.Config.Restart
+	inst, err := s.bringUp(ctx, s.req)
+	if err != nil {
+		s.log.Error("restart", "err", err)
+		return nil
+	}
+	return inst
+}
+
+// volumesIn knows where volumes are, which is all a supervisor needs.
+type volumesIn string
+
+func (v volumesIn) Path(name string) string { return filepath.Join(string(v), name) }
+
+func (v volumesIn) Create(context.Context, string, storage.CreateOptions) error { return v.refuse() }
+func (v volumesIn) Snapshot(context.Context, string, string, uint64) error      { return v.refuse() }
+func (v volumesIn) Delete(context.Context, string) error                        { return v.refuse() }
+
+func (v volumesIn) refuse() error {
+	return fmt.Errorf("%w: a supervisor changes no volumes", storage.ErrUnsupported)
+}

@@ -1,0 +1,95 @@
+package criu
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Finding and starting CRIU.
+var (
+	// ErrNotInstalled is returned when no criu binary was found.
+	ErrNotInstalled = errors.New("criu is not installed")
+	// ErrTooOld is returned when the binary is older than [MinVersion].
+	ErrTooOld = errors.New("criu is too old")
+)
+
+// While dumping or restoring.
+var (
+	// ErrDeadline means that the operation took too long: the tasks were
+	// thawed (dump) or killed (restore) and CRIU was killed. Network
+	// connections that CRIU held at that moment may be lost.
+	ErrDeadline = errors.New("deadline exceeded")
+	// ErrStuck means that a CRIU process does not even die of SIGKILL: it
+	// hangs in the kernel.
+	ErrStuck = errors.New("criu does not end")
+	// ErrTraced means that tasks are still traced after a dump was broken
+	// off, so they may stand still.
+	ErrTraced = errors.New("tasks are still traced")
+	// ErrDone comes with the error of a Notify that CRIU paid no attention
+	// to: the operation has been completed all the same.
+	ErrDone = errors.New("criu completed the operation all the same")
+	// ErrBadImage means that an image file is not what it should be.
+	ErrBadImage = errors.New("malformed criu image")
+
+	errRefused    = errors.New("criu refused")
+	errWorkerGone = errors.New("criu ended without an answer")
+)
+
+// Error is a failed CRIU operation with what its log says.
+type Error struct {
+	// Op is "dump", "restore", "check"….
+	Op string
+	// Log is the path of CRIU's log; "" when it was not opened.
+	Log string
+	// Lines are the decisive messages of the log, first the cause, without
+	// time stamps, control characters escaped. Empty when nothing is known.
+	Lines []string
+	// PID is the process that Lines speak of: on a dump as the host sees
+	// it, on a restore as its own pid namespace does; 0 when unknown.
+	PID int
+	// Object names what CRIU stumbled over, such as "MPTCP socket"; "" when
+	// the cause is not a known one.
+	Object string
+	// Cure says what a user can do; "" when unknown.
+	Cure string
+	// Err is the cause outside CRIU: [ErrDeadline], the error of a Notify…
+	Err error
+
+	transient bool
+}
+
+// Error names the operation, the cause and the log.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("criu " + e.Op)
+	if e.Object != "" {
+		b.WriteString(": " + e.Object)
+	}
+	if e.PID > 0 {
+		fmt.Fprintf(&b, ": pid %d", e.PID)
+	}
+	if e.Err != nil && (len(e.Lines) == 0 || !onlyRefused(e.Err)) {
+		b.WriteString(": " + e.Err.Error())
+	}
+	if len(e.Lines) > 0 {
+		b.WriteString(": " + e.Lines[0])
+	}
+	if e.Log != "" {
+		b.WriteString(" (log: " + e.Log + ")")
+	}
+	return b.String()
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Transient tells whether the same operation may well succeed a moment
+// later, because the cause was something in flight. Retries must be bounded:
+// each one stops the tasks for a while.
+func (e *Error) Transient() bool { return e.transient }
+
+// onlyRefused is true when err says no more than that CRIU said no.
+func onlyRefused(err error) bool {
+	return errors.Is(err, errRefused) && !errors.Is(err, ErrDeadline) && strings.HasPrefix(err.Error(), errRefused.Error())
+}

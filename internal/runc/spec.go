@@ -1,0 +1,190 @@
+package runc
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// IDRange maps ids 0…Size-1 inside the container to Base…Base+Size-1 outside.
+type IDRange struct {
+	Base uint32 `json:"base"`
+	Size uint32 `json:"size"`
+}
+
+// Spec is all that libcontainer needs to know of a container.
+type Spec struct {
+	ID       string   // unique below StateDir
+	StateDir string   // libcontainer's state root; directories on the way need search permission for everybody
+	Rootfs   string   // a mount point, id-mapped to IDs when IDs is set
+	Hostname string   // of the UTS namespace
+	Cgroup   string   // "/ctctl-…", created in every hierarchy
+	IDs      *IDRange // nil: the host's user namespace
+
+	// System is for a whole distribution: the full capability set of the
+	// namespace less a few, new privileges allowed. Without it the container
+	// runs one command with a small set.
+	System bool
+	Args   []string
+	Env    []string
+	Cwd    string
+
+	MemoryBytes int64   // 0: no limit
+	CPUs        float64 // cores, 0: no limit
+	PIDs        int64   // 0: no limit
+}
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// cpuPeriod is the length of a CFS bandwidth period in µs, the kernel's default.
+const cpuPeriod = 100_000
+
+func (s Spec) config() (*configs.Config, error) {
+	oci := s.oci()
+	if err := addSeccomp(oci, s.System); err != nil {
+		return nil, err
+	}
+	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: s.ID, Spec: oci})
+	if err != nil {
+		return nil, fmt.Errorf("container configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+func (s Spec) oci() *specs.Spec {
+	caps := s.capabilities()
+	spec := &specs.Spec{
+		Version:  specs.Version,
+		Root:     &specs.Root{Path: s.Rootfs},
+		Hostname: s.Hostname,
+		Process: &specs.Process{
+			Args: s.Args, Env: s.environment(), Cwd: s.cwd(), Terminal: true,
+			NoNewPrivileges: !s.System,
+			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		},
+		Mounts: mounts(),
+		Linux: &specs.Linux{
+			CgroupsPath:       s.Cgroup,
+			RootfsPropagation: "private",
+			Namespaces:        s.namespaces(),
+			MaskedPaths:       maskedPaths(),
+			ReadonlyPaths:     []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys"},
+			Resources:         s.resources(),
+		},
+	}
+	if s.IDs != nil {
+		m := []specs.LinuxIDMapping{{ContainerID: 0, HostID: s.IDs.Base, Size: s.IDs.Size}}
+		spec.Linux.UIDMappings, spec.Linux.GIDMappings = m, m
+	}
+	return spec
+}
+
+func (s Spec) environment() []string {
+	env := []string{defaultPath, "HOME=/root", "TERM=linux", "container=ctctl"}
+	return append(env, s.Env...)
+}
+
+func (s Spec) cwd() string {
+	if s.Cwd == "" {
+		return "/"
+	}
+	return s.Cwd
+}
+
+// namespaces: the network namespace has no path, so it belongs to the
+// container's user namespace and dies with the container. The time namespace is
+// there from birth, because CRIU restores into one and a later command has to
+// join the same kind.
+func (s Spec) namespaces() []specs.LinuxNamespace {
+	kinds := []specs.LinuxNamespaceType{
+		specs.PIDNamespace, specs.NetworkNamespace, specs.IPCNamespace,
+		specs.UTSNamespace, specs.MountNamespace, specs.CgroupNamespace, specs.TimeNamespace,
+	}
+	if s.IDs != nil {
+		kinds = append(kinds, specs.UserNamespace)
+	}
+	var out []specs.LinuxNamespace
+	for _, k := range kinds {
+		out = append(out, specs.LinuxNamespace{Type: k})
+	}
+	return out
+}
+
+// mounts keeps the number of tmpfs mounts small: CRIU starts a tar for each
+// while the container is frozen.
+func mounts() []specs.Mount {
+	return []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "mode=1777"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+	}
+}
+
+// maskedPaths are hidden as runc hides them: what tells of the host or can be
+// used against it.
+func maskedPaths() []string {
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+	}
+}
+
+func (s Spec) resources() *specs.LinuxResources {
+	r := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
+	if s.MemoryBytes > 0 {
+		r.Memory = &specs.LinuxMemory{Limit: &s.MemoryBytes}
+	}
+	if s.CPUs > 0 {
+		period := uint64(cpuPeriod)
+		quota := int64(s.CPUs * cpuPeriod)
+		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	}
+	if s.PIDs > 0 {
+		r.Pids = &specs.LinuxPids{Limit: &s.PIDs}
+	}
+	return r
+}
+
+// External lists the mounts whose source lies outside the container, as CRIU
+// wants them named: at the dump `mnt[WHERE]:KEY`, at the restore `mnt[KEY]:SOURCE`.
+type External struct {
+	Dump    []string `json:"dump"`
+	Restore []string `json:"restore"`
+}
+
+// external finds them: inside a user namespace device nodes can't be made, so
+// libcontainer binds the host's; and masked files are covered by /dev/null.
+func external(cfg *configs.Config, pid int) External {
+	var e External
+	for _, m := range cfg.Mounts {
+		if m.Device == "bind" {
+			e.Dump = append(e.Dump, fmt.Sprintf("mnt[%s]:%s", m.Destination, m.Destination))
+			e.Restore = append(e.Restore, fmt.Sprintf("mnt[%s]:%s", m.Destination, m.Source))
+		}
+	}
+	if len(cfg.UIDMappings) > 0 {
+		for _, d := range cfg.Devices {
+			if d.Path == "" || d.Path == "/dev/ptmx" {
+				continue
+			}
+			e.Dump = append(e.Dump, fmt.Sprintf("mnt[%s]:%s", d.Path, d.Path))
+			e.Restore = append(e.Restore, fmt.Sprintf("mnt[%s]:%s", d.Path, d.Path))
+		}
+	}
+	for _, p := range cfg.MaskPaths {
+		// Masked paths are kernel files, the same in every proc and sysfs.
+		if fi, err := os.Stat(filepath.Join(fmt.Sprintf("/proc/%d/root", pid), p)); err == nil && !fi.IsDir() {
+			e.Dump = append(e.Dump, fmt.Sprintf("mnt[%s]:/dev/null", p))
+		}
+	}
+	e.Restore = append(e.Restore, "mnt[/dev/null]:/dev/null")
+	return e
+}
+

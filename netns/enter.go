@@ -1,0 +1,94 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// openOf opens the network namespace of a process, and refuses the caller's own.
+func openOf(pid int) (*os.File, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("%w: %d", ErrNoProcess, pid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	ours, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if os.SameFile(theirs, ours) {
+		return nil, errors.Join(fmt.Errorf("%w: %d", ErrHostNamespace, pid), f.Close())
+	}
+	return f, nil
+}
+
+// enter runs do on a thread inside the network namespace ns. It is the only
+// place that switches namespaces. do must not start goroutines that rely on the
+// namespace. A thread that cannot be switched back stays locked to its
+// goroutine, so that the runtime ends the thread with it instead of giving it
+// to others (see runtime.LockOSThread).
+func enter(ns *os.File, do func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			runtime.UnlockOSThread()
+			result <- err
+			return
+		}
+		defer home.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			runtime.UnlockOSThread()
+			result <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		err = do()
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+			result <- errors.Join(err, fmt.Errorf("return to the host's network namespace: %w", back))
+			return
+		}
+		runtime.UnlockOSThread()
+		result <- err
+	}()
+	return <-result
+}
+
+// step is one change of the kernel's state, named for its error.
+type step struct {
+	what string
+	do   func() error
+}
+
+// run does the steps up to the first that fails. It does not look at whether
+// ctx has ended: half a connection is of no use, and each step takes well below
+// a millisecond.
+func run(ctx context.Context, steps []step) error {
+	for _, s := range steps {
+		if fault, ok := ctx.Value(faultKey{}).(func(string) error); ok {
+			if err := fault(s.what); err != nil {
+				return fmt.Errorf("%s: %w", s.what, err)
+			}
+		}
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
+}
+
+// faultKey is the context key under which a test puts a func(string) error that
+// is asked before every step.
+type faultKey struct{}

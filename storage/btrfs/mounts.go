@@ -1,0 +1,148 @@
+package btrfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mount is a line of proc_pid_mountinfo(5).
+type mount struct {
+	// device is major:minor of the file system, the same in every namespace.
+	device string
+	point  string
+	kind   string
+	source string
+}
+
+func readMounts(mountinfo string) ([]mount, error) {
+	b, err := os.ReadFile(mountinfo)
+	if err != nil {
+		return nil, err
+	}
+	var all []mount
+	for line := range strings.Lines(string(b)) {
+		m, err := parseMount(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", mountinfo, err)
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// parseMount reads "36 35 98:0 /root /point options [optional…] - type source super".
+func parseMount(line string) (mount, error) {
+	before, after, ok := strings.Cut(line, " - ")
+	f, g := strings.Fields(before), strings.Fields(after)
+	if !ok || len(f) < 6 || len(g) < 2 {
+		return mount{}, fmt.Errorf("unexpected line %q", line)
+	}
+	return mount{device: f[2], point: unescape(f[4]), kind: g[0], source: unescape(g[1])}, nil
+}
+
+// unescape undoes the \040 kind of escapes for space, tab, newline, backslash.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// topMount is what is mounted at point; the last line is the one on top.
+func topMount(point string) (m mount, found bool, err error) {
+	all, err := readMounts("/proc/thread-self/mountinfo")
+	for _, a := range all {
+		if a.point == point {
+			m, found = a, true
+		}
+	}
+	return m, found, err
+}
+
+// mountUsers names who else has the file system mounted: other mounts of this
+// namespace, and processes in other ones, one of each namespace.
+func mountUsers(own mount) (users []string, err error) {
+	here, err := readMounts("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range here {
+		if m.device == own.device && m.point != own.point {
+			users = append(users, "mount "+m.point)
+		}
+	}
+	ours, err := os.Readlink("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{ours: true}
+	processes, err := filepath.Glob("/proc/[0-9]*/ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range processes {
+		proc := filepath.Dir(filepath.Dir(link))
+		holds, err := namespaceHolds(proc, link, own.device, seen)
+		if err != nil {
+			return nil, err
+		}
+		if holds {
+			users = append(users, "process "+filepath.Base(proc))
+		}
+	}
+	return users, nil
+}
+
+// namespaceHolds looks at the mount namespace of a process unless it was seen
+// already. Processes that end meanwhile hold nothing. Those with capabilities
+// that we lack can't be looked into; what they hold shows only after the
+// unmount, when the loop device stays busy.
+func namespaceHolds(proc, link, device string, seen map[string]bool) (bool, error) {
+	ns, err := os.Readlink(link)
+	if err != nil && unseen(err) || seen[ns] {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	all, err := readMounts(proc + "/mountinfo")
+	if err != nil && unseen(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	seen[ns] = true
+	for _, m := range all {
+		if m.device == device {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// unseen covers processes that are gone (ENOENT, ESRCH, and EINVAL, which
+// mountinfo of a zombie gives) and those that are not ours to look into.
+func unseen(err error) bool {
+	for _, e := range []error{fs.ErrNotExist, fs.ErrPermission, unix.ESRCH, unix.EINVAL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

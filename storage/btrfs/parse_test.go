@@ -1,0 +1,99 @@
+package btrfs
+
+import (
+	"encoding/binary"
+	"math"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestMountinfoLinesAreRead(t *testing.T) {
+	cases := map[string]mount{
+		"82 27 0:40 / /var/pool rw,nodev - btrfs /dev/loop0 rw,subvol=/\n": {device: "0:40", point: "/var/pool", kind: "btrfs", source: "/dev/loop0"},
+		`36 35 98:0 /r /a\040b\134c rw shared:1 master:2 - ext4 /dev/x rw`: {device: "98:0", point: `/a b\c`, kind: "ext4", source: "/dev/x"},
+		`36 35 98:0 / /odd\0 rw - tmpfs none rw`:                           {device: "98:0", point: `/odd\0`, kind: "tmpfs", source: "none"},
+	}
+	for line, want := range cases {
+		got, err := parseMount(line)
+		if err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(mount{})); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", line, diff)
+		}
+	}
+	for _, line := range []string{"", "36 35 98:0 / /a rw", "36 35 - ext4 /dev/x", "36 35 98:0 / /a rw - ext4"} {
+		if got, err := parseMount(line); err == nil {
+			t.Errorf("%q is taken for %+v", line, got)
+		}
+	}
+}
+
+func TestSearchAnswersAreReadAndCutOnesRefused(t *testing.T) {
+	item := func(object, offset uint64, kind uint32, body string) []byte {
+		b := make([]byte, 32)
+		binary.NativeEndian.PutUint64(b[8:], object)
+		binary.NativeEndian.PutUint64(b[16:], offset)
+		binary.NativeEndian.PutUint32(b[24:], kind)
+		binary.NativeEndian.PutUint32(b[28:], uint32(len(body)))
+		return append(b, body...)
+	}
+	whole := append(item(1, 2, 3, "abc"), item(4, 5, 6, "")...)
+	var got []string
+	last, err := eachItem(whole, 2, func(_ itemKey, body []byte) { got = append(got, string(body)) })
+	if want := (itemKey{object: 4, kind: 6, offset: 5}); err != nil || last != want || !cmp.Equal(got, []string{"abc", ""}) {
+		t.Errorf("got %q, last %v, error %v", got, last, err)
+	}
+	for n := range len(whole) {
+		if _, err := eachItem(whole[:n], 2, func(itemKey, []byte) {}); err == nil {
+			t.Errorf("an answer of %d bytes instead of %d is accepted", n, len(whole))
+		}
+	}
+	if field([]byte{1, 2, 3}, 0) != 0 {
+		t.Error("a short item has a field")
+	}
+}
+
+func TestKeysAreCountedOn(t *testing.T) {
+	cases := []struct {
+		from, want itemKey
+		more       bool
+	}{
+		{itemKey{1, 2, 3}, itemKey{1, 2, 4}, true},
+		{itemKey{1, 2, math.MaxUint64}, itemKey{1, 3, 0}, true},
+		{itemKey{1, math.MaxUint8, math.MaxUint64}, itemKey{2, 0, 0}, true},
+		{itemKey{math.MaxUint64, math.MaxUint8, math.MaxUint64}, itemKey{math.MaxUint64, math.MaxUint8, math.MaxUint64}, false},
+	}
+	for _, c := range cases {
+		if got, more := c.from.next(); got != c.want || more != c.more {
+			t.Errorf("after %v comes %v (%v), want %v (%v)", c.from, got, more, c.want, c.more)
+		}
+	}
+}
+
+func TestGroupNumbersOfSeveralRootsOnOneFileSystemDiffer(t *testing.T) {
+	a, b, pool := &Driver{groupBase: 300 << nativeGroupBits}, &Driver{groupBase: 301 << nativeGroupBits}, &Driver{}
+	for _, d := range []*Driver{a, b, pool} {
+		id, err := d.groupID(7)
+		if got, ours := d.groupNumber(id); err != nil || got != 7 || !ours {
+			t.Errorf("group 7 becomes %d, %v (error %v)", got, ours, err)
+		}
+		if _, err := d.groupID(0); err == nil {
+			t.Error("group 0 is accepted")
+		}
+		if _, err := d.groupID(1 << 48); err == nil {
+			t.Error("a group of 49 bits is accepted")
+		}
+	}
+	id, err := a.groupID(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ours := b.groupNumber(id); ours {
+		t.Error("another root's group is taken for ours")
+	}
+	if _, err := a.groupID(1 << nativeGroupBits); err == nil {
+		t.Error("a group that reaches into the root's part is accepted")
+	}
+}
