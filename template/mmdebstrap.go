@@ -127,7 +127,7 @@ func (o *outputLines) line(s string) {
 		o.lines = slices.Delete(o.lines, 0, 1)
 	}
 	o.lines = append(o.lines, s)
-	if step, ok := strings.CutPrefix(s, "I: "); ok {
+	if step, ok := strings.CutPrefix(s, "I: "); ok && !strings.HasPrefix(step, "main() received signal") {
 		o.progress(strings.TrimSuffix(step, "..."))
 	}
 }
