@@ -96,6 +96,11 @@ func (c *cut) describe(ctx context.Context, mf *Manifest) error {
 	if err != nil {
 		return err
 	}
+	// CRIU probes the kernel for 40 to 90 ms at every start unless it finds the
+	// results of an earlier probe: not while the container stands still.
+	if err := c.m.CRIU.EnsureKdat(ctx, ""); err != nil {
+		c.m.log().Warn("no kernel feature cache for CRIU, it will be slower", "err", err)
+	}
 	mf.Memory, mf.CRIU, mf.Kernel = true, v.String(), kernelRelease()
 	return nil
 }
@@ -129,7 +134,7 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 	if deadline == 0 {
 		deadline = defaultDeadline
 	}
-	undo := func() error { return c.letGo(context.WithoutCancel(ctx)) }
+	undo := func() error { return c.l.Release(context.WithoutCancel(ctx), c.paused) }
 	frozen, err := c.freeze(ctx)
 	if err != nil {
 		return errors.Join(err, undo())
@@ -143,8 +148,8 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 		return errors.Join(err, c.discard(ctx), undo())
 	}
 	if !c.hold {
-		if err := undo(); err != nil {
-			return err
+		if err := c.letGo(ctx); err != nil {
+			return errors.Join(err, undo())
 		}
 	}
 	mf.Frozen, mf.Pages = time.Since(frozen), stats.PagesWritten

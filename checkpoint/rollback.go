@@ -65,7 +65,7 @@ func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest
 	l.State.Intent.Step = stepEnding
 	l.State.Intent.Volume = container.VolumeName(l.Config.UID, l.State.Generation+1)
 	if err := l.SaveState(); err != nil {
-		return r, errors.Join(err, l.Release(ctx))
+		return r, errors.Join(err, l.Release(ctx, false))
 	}
 	if err := m.goBack(ctx, l, mf); err != nil {
 		r.Status, err = m.goForward(ctx, l, err)

@@ -24,7 +24,7 @@ func (m *Manager) Settlers() map[string]func(context.Context, *container.Locked)
 }
 
 func (m *Manager) settleSnapshot(ctx context.Context, l *container.Locked) error {
-	if err := l.Release(ctx); err != nil {
+	if err := l.Release(ctx, false); err != nil {
 		return err
 	}
 	if _, err := readManifest(m.dir(l.Config.UID, l.State.Intent.Snapshot)); err == nil {
@@ -45,7 +45,7 @@ func (m *Manager) settleSuspend(ctx context.Context, l *container.Locked) error 
 		}
 		return l.Finish()
 	}
-	if err := l.Release(ctx); err != nil {
+	if err := l.Release(ctx, false); err != nil {
 		return err
 	}
 	return m.finish(ctx, l)
@@ -75,7 +75,7 @@ func (m *Manager) landed(ctx context.Context, l *container.Locked) (bool, error)
 func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error {
 	in := *l.State.Intent
 	if in.Step == stepDumping {
-		if err := l.Release(ctx); err != nil {
+		if err := l.Release(ctx, false); err != nil {
 			return err
 		}
 		return m.finish(ctx, l)

@@ -13,7 +13,7 @@ import (
 // Steps of an intent: from ending on, the image is durable and the way is forward.
 const (
 	stepDumping   = "dumping"
-	stepEnding    = "ending"
+	stepEnding    = container.StepEnding
 	stepReverting = "reverting"
 )
 

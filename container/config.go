@@ -1,8 +1,8 @@
 package container
 
 import (
-	"encoding/hex"
 	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"path"
@@ -37,8 +37,8 @@ type Config struct {
 	Network Network      `json:"network"`
 
 	Onboot      bool   `json:"onboot,omitempty"`
-	Restart     string `json:"restart,omitempty"`     // no (default), on-failure, always
-	StopSignal  string `json:"stopSignal,omitempty"`  // default by init
+	Restart     string `json:"restart,omitempty"`            // no (default), on-failure, always
+	StopSignal  string `json:"stopSignal,omitempty"`         // default by init
 	StopTimeout int    `json:"stopTimeoutSeconds,omitempty"` // default 30
 }
 

@@ -151,6 +151,25 @@ func (c *console) reopened(master *os.File) bool {
 	return false
 }
 
+// duplicate returns another descriptor of the master.
+func (c *console) duplicate() (*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.master == nil {
+		return nil, errors.New("no console")
+	}
+	raw, err := c.master.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd, derr := -1, error(nil)
+	err = raw.Control(func(old uintptr) { fd, derr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) })
+	if err := errors.Join(err, derr); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "console"), nil
+}
+
 func (c *console) output(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

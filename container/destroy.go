@@ -98,8 +98,8 @@ func (m *Manager) Rename(ctx context.Context, name, to string) (err error) {
 	if err := l.Config.Validate(); err != nil {
 		return err
 	}
-	// The directory's name is the container's; a crash between the two steps
-	// leaves a name that differs from its directory's, which repair sets right.
+	// The directory's name decides: a crash between the two steps leaves the
+	// container renamed.
 	err = unix.Renameat2(unix.AT_FDCWD, m.dir(name), unix.AT_FDCWD, m.dir(to), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("%s: %w", to, ErrExists)

@@ -53,10 +53,11 @@ func (l *Locked) Silence(ctx context.Context) error { return netns.Silence(ctx, 
 // Rejoin undoes Silence.
 func (l *Locked) Rejoin(ctx context.Context) error { return netns.Join(ctx, l.Config.netConfig()) }
 
-// Release lets a container go on whose dump was interrupted: it waits until no
-// process traces its tasks, removes CRIU's packet filter, thaws and plugs the
-// network in. A container that was not frozen is not disturbed.
-func (l *Locked) Release(ctx context.Context) error {
+// Release lets a container go on whose dump was interrupted or failed: it waits
+// until no CRIU traces its tasks, removes CRIU's packet filter, thaws and plugs
+// the network in. With stayFrozen it was paused before and stays so. A container
+// that was not frozen is not disturbed.
+func (l *Locked) Release(ctx context.Context, stayFrozen bool) error {
 	run, err := l.m.readRun(l.Config.UID)
 	if err != nil || !run.Alive() {
 		return err
@@ -74,7 +75,11 @@ func (l *Locked) Release(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(netns.CleanLocks(ctx, run.PID), g.Thaw(), l.Rejoin(ctx))
+	err = errors.Join(netns.CleanLocks(ctx, run.PID), l.Rejoin(ctx))
+	if stayFrozen {
+		return err
+	}
+	return errors.Join(err, g.Thaw())
 }
 
 const (

@@ -36,6 +36,7 @@ type LaunchOptions struct {
 // launchRequest is what the supervisor is told, over a socket on descriptor 3.
 type launchRequest struct {
 	Launch    string        `json:"launch"`
+	Adopt     bool          `json:"adopt,omitempty"` // init runs already
 	StateRoot string        `json:"stateRoot"`
 	RunRoot   string        `json:"runRoot"`
 	Name      string        `json:"name"`
@@ -43,19 +44,18 @@ type launchRequest struct {
 	Volume    string        `json:"volume"` // directory
 	Spec      runc.Spec     `json:"spec"`
 	Net       netns.Config  `json:"net"`
-	Restart   string        `json:"restart,omitempty"`
 	CRIU      string        `json:"criu"`
 	Image     *Image        `json:"image,omitempty"`
 	Timeout   time.Duration `json:"timeout"`
 }
 
 type launchReply struct {
-	PID    int             `json:"pid"`
-	Phases []phase         `json:"phases"`
-	Error  string          `json:"error,omitempty"`
-	CRIU   *criu.Error     `json:"criu,omitempty"`
-	Code   int             `json:"code,omitempty"` // of a runc.CommandError
-	Kind   string          `json:"kind,omitempty"`
+	PID    int         `json:"pid"`
+	Phases []phase     `json:"phases"`
+	Error  string      `json:"error,omitempty"`
+	CRIU   *criu.Error `json:"criu,omitempty"`
+	Code   int         `json:"code,omitempty"` // of a runc.CommandError
+	Kind   string      `json:"kind,omitempty"`
 }
 
 type phase struct {
@@ -87,21 +87,17 @@ func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
 	if err := l.sweep(ctx); err != nil {
 		return fmt.Errorf("clear what an earlier run left: %w", err)
 	}
-	if o.Volume == "" {
-		o.Volume = l.State.Volume
-	}
-	run := l.m.runDir(l.Config.UID)
-	for _, d := range []string{l.m.RunRoot, run} {
+	for _, d := range []string{l.m.RunRoot, l.m.runDir(l.Config.UID)} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return err
 		}
 	}
-	req := launchRequest{
-		Launch: newUID(), StateRoot: l.m.StateRoot, RunRoot: l.m.RunRoot, Name: l.Config.Name, UID: l.Config.UID,
-		Volume: l.m.Volumes.Path(o.Volume), Spec: l.spec(), Net: l.Config.netConfig(), Restart: l.Config.Restart,
-		CRIU: l.m.CRIU.Binary, Image: o.Image, Timeout: o.Timeout,
+	if o.Image != nil {
+		if err := l.m.CRIU.EnsureKdat(ctx, ""); err != nil {
+			l.m.log().Warn("no kernel feature cache for CRIU, it will be slower", "err", err)
+		}
 	}
-	reply, err := l.m.callSupervisor(ctx, req)
+	reply, err := l.m.callSupervisor(ctx, l.request(o))
 	l.m.trace("launch", start)
 	for _, p := range reply.Phases {
 		if l.m.Trace != nil {
@@ -112,6 +108,17 @@ func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
 		return errors.Join(err, l.sweep(context.WithoutCancel(ctx)))
 	}
 	return nil
+}
+
+func (l *Locked) request(o LaunchOptions) launchRequest {
+	if o.Volume == "" {
+		o.Volume = l.State.Volume
+	}
+	return launchRequest{
+		Launch: newUID(), StateRoot: l.m.StateRoot, RunRoot: l.m.RunRoot, Name: l.Config.Name, UID: l.Config.UID,
+		Volume: l.m.Volumes.Path(o.Volume), Spec: l.spec(), Net: l.Config.netConfig(),
+		CRIU: l.m.CRIU.Binary, Image: o.Image, Timeout: o.Timeout,
+	}
 }
 
 // callSupervisor starts the supervisor and waits for its one reply.

@@ -304,4 +304,6 @@ func (m *Manager) Unpause(ctx context.Context, name string) error {
 	})
 }
 
-func (m *Manager) supervisorLock(uid string) string { return filepath.Join(m.runDir(uid), "supervisor.lock") }
+func (m *Manager) supervisorLock(uid string) string {
+	return filepath.Join(m.runDir(uid), "supervisor.lock")
+}

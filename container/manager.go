@@ -168,9 +168,7 @@ func (m *Manager) read(name string) (Config, State, error) {
 	if err != nil {
 		return c, s, err
 	}
-	if c.Name != name {
-		return c, s, fmt.Errorf("%w: name: is %q in the directory of %q; use ctctl rename", ErrConfig, c.Name, name)
-	}
+	c.Name = name // the directory decides; a rename that was interrupted is thereby complete
 	if err := c.Validate(); err != nil {
 		return c, s, fmt.Errorf("%s: %w", m.configFile(name), err)
 	}

@@ -60,7 +60,7 @@ func (l *Locked) tidy(ctx context.Context) error {
 		return err
 	}
 	if run.Alive() {
-		return l.adopt(ctx, run)
+		return l.adopt(ctx)
 	}
 	if _, err := os.Lstat(l.m.runDir(l.Config.UID)); errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -33,6 +33,10 @@ type State struct {
 	LastExit   *Exit   `json:"lastExit,omitempty"`
 }
 
+// StepEnding is the Intent.Step from which on the image of what is being ended is
+// complete and durable: what follows can only go forward.
+const StepEnding = "ending"
+
 // Intent is an operation under way, written before its first effect. Step and
 // the rest say how far it came, so that repair can finish or undo it.
 type Intent struct {
@@ -55,12 +59,16 @@ var stateSchema = statefile.Schema{Kind: "container-state", Version: 1}
 
 // Run is RUN_ROOT/UID/run.json: the running instance, lost at a reboot.
 type Run struct {
-	PID        int       `json:"pid"`
-	StartTime  uint64    `json:"startTime"` // clock ticks since boot, field 22 of /proc/PID/stat
-	Supervisor int       `json:"supervisor"`
-	Started    time.Time `json:"started"`
-	Restored   string    `json:"restored,omitempty"` // the image it was restored from
-	Launch     string    `json:"launch"`             // identifies the request it answers
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"startTime"` // clock ticks since boot, field 22 of /proc/PID/stat
+	// BootID is the kernel's: a run root that outlived a reboot is recognised.
+	BootID      string    `json:"bootID"`
+	Holder      int       `json:"holder,omitempty"` // process that keeps the console open
+	HolderStart uint64    `json:"holderStart,omitempty"`
+	Supervisor  int       `json:"supervisor"`
+	Started     time.Time `json:"started"`
+	Restored    string    `json:"restored,omitempty"` // the image it was restored from
+	Launch      string    `json:"launch"`             // identifies the request it answers
 }
 
 var runSchema = statefile.Schema{Kind: "container-run", Version: 1}
@@ -86,9 +94,18 @@ func startTime(pid int) uint64 {
 	return n
 }
 
+// bootID is different after every boot.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(b))
+}
+
 // Alive says whether init of that run still lives.
 func (r *Run) Alive() bool {
-	return r != nil && r.PID > 0 && startTime(r.PID) == r.StartTime
+	return r != nil && r.PID > 0 && (r.BootID == "" || r.BootID == bootID()) && startTime(r.PID) == r.StartTime
 }
 
 func (m *Manager) readRun(uid string) (*Run, error) {

@@ -61,14 +61,14 @@ func supervise() int {
 		s.answer(conn, replyFor(err))
 		return 1
 	}
-	inst, err := s.bringUp(context.Background(), s.req)
+	inst, err := s.begin(context.Background())
 	if err != nil {
 		s.answer(conn, replyFor(err))
 		return 1
 	}
 	heard := s.answer(conn, launchReply{PID: inst.pid, Phases: s.phases})
 	conn.Close()
-	if !heard { // the caller is gone: nobody wants this container
+	if !heard && !s.req.Adopt { // the caller is gone: nobody wants this container
 		s.discard(inst)
 		return 1
 	}
@@ -115,6 +115,13 @@ func (s *supervisor) phase(name string, since time.Time) {
 	s.phases = append(s.phases, phase{Name: name, Took: time.Since(since)})
 }
 
+func (s *supervisor) begin(ctx context.Context) (*instance, error) {
+	if s.req.Adopt {
+		return s.takeUp()
+	}
+	return s.bringUp(ctx, s.req)
+}
+
 // bringUp makes or restores init and records it. On an error nothing runs.
 func (s *supervisor) bringUp(ctx context.Context, req launchRequest) (*instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, req.Timeout)
@@ -140,8 +147,14 @@ func (s *supervisor) bringUp(ctx context.Context, req launchRequest) (*instance,
 	return inst, nil
 }
 
+// unmountRoot is idempotent; a supervisor that adopted its container never
+// mounted one.
 func (s *supervisor) unmountRoot() error {
-	return unix.Unmount(s.req.Spec.Rootfs, unix.MNT_DETACH)
+	err := unix.Unmount(s.req.Spec.Rootfs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance, err error) {
@@ -168,7 +181,7 @@ func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance,
 		return nil, err
 	}
 	began = time.Now()
-	if err := s.record(in.PID, ""); err != nil {
+	if err := s.record(in.PID); err != nil {
 		return nil, err
 	}
 	if err := in.Exec(); err != nil {
@@ -185,9 +198,18 @@ func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance,
 }
 
 // record writes run.json, from which on the container counts as running.
-func (s *supervisor) record(pid int, image string) error {
+func (s *supervisor) record(pid int) error {
 	r := Run{
-		PID: pid, StartTime: startTime(pid), Supervisor: os.Getpid(), Started: time.Now().UTC(), Restored: image, Launch: s.req.Launch,
+		PID: pid, StartTime: startTime(pid), BootID: bootID(), Supervisor: os.Getpid(), Started: time.Now().UTC(), Launch: s.req.Launch,
+	}
+	if s.req.Image != nil {
+		r.Restored = s.req.Image.Name
+	}
+	if s.console != nil {
+		var err error
+		if r.Holder, r.HolderStart, err = s.holdConsole(pid); err != nil {
+			return fmt.Errorf("hold the console: %w", err)
+		}
 	}
 	return runSchema.Write(s.m.runFile(s.req.UID), &r)
 }

@@ -55,7 +55,7 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 		err = s.serveConsole(master)
 	}
 	if err == nil {
-		err = s.record(pid, req.Image.Name)
+		err = s.record(pid)
 	}
 	if err != nil {
 		s.discard(inst)
@@ -82,6 +82,12 @@ func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.
 			return err
 		}
 		s.phase("restore.join", began)
+	case criu.EventPreResume:
+		pid, err := rt.PID()
+		if err != nil {
+			return err
+		}
+		return rt.Check(pid)
 	case criu.EventOrphanPTSMaster:
 		if len(ev.Files) == 0 {
 			return errors.New("no console came with the notification")

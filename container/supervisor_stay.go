@@ -27,7 +27,10 @@ func (s *supervisor) stay(inst *instance) {
 	backoff := time.Second
 	for {
 		began := time.Now()
+		ended := make(chan struct{})
+		go s.watch(ended) // ends when ended is closed
 		code, err := inst.wait()
+		close(ended)
 		if err != nil {
 			s.log.Error("wait", "err", err)
 		}
@@ -129,7 +132,7 @@ func (s *supervisor) again(ctx context.Context) *instance {
 	s.req.Image = nil
 	s.req.Launch = newUID()
 	s.req.Volume = filepath.Join(filepath.Dir(s.req.Volume), l.State.Volume)
-	s.req.Spec, s.req.Net, s.req.Restart = l.spec(), l.Config.netConfig(), l.Config.Restart
+	s.req.Spec, s.req.Net = l.spec(), l.Config.netConfig()
 	inst, err := s.bringUp(ctx, s.req)
 	if err != nil {
 		s.log.Error("restart", "err", err)

@@ -3,7 +3,6 @@ package netns
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -319,102 +318,6 @@ func TestThreadsStayInTheHostsNamespace(t *testing.T) {
 		ns, err := os.Readlink("/proc/self/task/" + thread.Name() + "/ns/net")
 		if err == nil && ns != home {
 			t.Errorf("thread %s is in %s, not %s", thread.Name(), ns, home)
-		}
-	}
-}
-
-// faultAt makes the step number n fail, and tells whether there was one.
-func faultAt(n int) (context.Context, *bool) {
-	met := false
-	return context.WithValue(ctx, faultKey{}, func(what string) error {
-		if n--; n == -1 {
-			met = true
-			return fmt.Errorf("injected into %s", what)
-		}
-		return nil
-	}), &met
-}
-
-func TestFaultAtAnyStepLeavesNothingHalfDone(t *testing.T) {
-	h := requireHost(t)
-	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
-	ct := newSpace(t, true)
-	defer func() { must(t, Forget(ctx)) }()
-	for name, op := range map[string]struct {
-		prepare func()
-		do      func(context.Context) error
-	}{
-		"attach":               {func() { must(t, Leave(ctx, c, false)) }, func(ctx context.Context) error { return Attach(ctx, ct.pid, c) }},
-		"join":                 {func() { must(t, Leave(ctx, c, false)); must(t, Attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return Join(ctx, c) }},
-		"join over blackholes": {func() { must(t, Leave(ctx, c, true)); must(t, Attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return Join(ctx, c) }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for n := 0; ; n++ {
-				op.prepare()
-				before := routesAndLinks(t, h)
-				faulty, met := faultAt(n)
-				err := op.do(faulty)
-				if !*met {
-					must(t, err)
-					if n < 5 {
-						t.Fatalf("only %d steps", n)
-					}
-					break
-				}
-				if err == nil || !strings.Contains(err.Error(), "injected") {
-					t.Fatalf("step %d: got %v", n, err)
-				}
-				if diff := cmp.Diff(before, routesAndLinks(t, h)); diff != "" {
-					t.Fatalf("%v:\n%s", err, diff)
-				}
-				must(t, op.do(ctx))
-			}
-			must(t, Leave(ctx, c, false))
-		})
-	}
-}
-
-// routesAndLinks is what a failed operation has to restore.
-func routesAndLinks(t testing.TB, h *netlink.Handle) []string {
-	t.Helper()
-	var lines []string
-	for _, line := range strings.Split(inventory(t, h), "\n") {
-		if strings.HasPrefix(line, "link") || strings.HasPrefix(line, "route") {
-			lines = append(lines, line)
-		}
-	}
-	conn, err := openFilter(0)
-	must(t, err)
-	defer func() { must(t, conn.CloseLasting()) }()
-	entries, _, err := natEntries(conn)
-	must(t, err)
-	return append(lines, fmt.Sprint(len(entries), " NAT entries"))
-}
-
-func TestLeaveGoesOnAfterAFault(t *testing.T) {
-	h := requireHost(t)
-	ct := newSpace(t, true)
-	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
-	clean := inventory(t, h)
-	for _, blackhole := range []bool{false, true} {
-		for n := 0; ; n++ {
-			must(t, Attach(ctx, ct.pid, c))
-			must(t, Join(ctx, c))
-			faulty, met := faultAt(n)
-			err := Leave(faulty, c, blackhole)
-			if *met == (err == nil) {
-				t.Fatalf("step %d: got %v", n, err)
-			}
-			must(t, Leave(ctx, c, false))
-			must(t, Forget(ctx))
-			if after := inventory(t, h); after != clean {
-				t.Fatalf("step %d: before:\n%s\nafter:\n%s", n, clean, after)
-			}
-			if !*met {
-				break
-			}
 		}
 	}
 }

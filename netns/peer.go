@@ -71,12 +71,12 @@ func peerReady(link netlink.Link) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("ask for the container's end: %w", err)
 	}
-	for _, a := range answers {
-		peer, err := netlink.LinkDeserialize(nil, a)
-		if err != nil {
-			return false, fmt.Errorf("read the container's end: %w", err)
-		}
-		return peer.Attrs().OperState == netlink.OperUp, nil
+	if len(answers) == 0 {
+		return false, nil
 	}
-	return false, nil
+	peer, err := netlink.LinkDeserialize(nil, answers[0])
+	if err != nil {
+		return false, fmt.Errorf("read the container's end: %w", err)
+	}
+	return peer.Attrs().OperState == netlink.OperUp, nil
 }

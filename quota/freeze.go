@@ -131,22 +131,25 @@ func (g Group) Thaw() error {
 	return errors.Join(errs...)
 }
 
-// Frozen tells what the kernel says of either freezer. A group that is
+// Frozen tells what the kernel says of the freezers, true if one is closed. A group that is
 // absent is not frozen.
 func (g Group) Frozen() (bool, error) {
 	if err := g.check(); err != nil {
 		return false, err
 	}
 	for _, f := range g.freezers() {
-		s, err := readText(f.state)
-		if vanished(err) {
-			continue
+		// What cgroup2 says in cgroup.events can be stale after a thaw, until
+		// the first task has run; what was asked for is not.
+		wish, err := readText(f.file)
+		if err == nil && (f.v1 || wish == f.frozen) {
+			var state string
+			state, err = readText(f.state)
+			if err == nil && f.isFrozen(state) {
+				return true, nil
+			}
 		}
-		if err != nil {
+		if err != nil && !vanished(err) {
 			return false, err
-		}
-		if f.isFrozen(s) {
-			return true, nil
 		}
 	}
 	return false, nil

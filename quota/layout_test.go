@@ -73,8 +73,11 @@ func TestLayoutNamesModeAndMissingControllers(t *testing.T) {
 		{"v2", mounts{unified: with("cpuset cpu io memory pids")}, ModeV2, []string{"cpu", "cpuset", "io", "memory", "pids"}, nil},
 		{"v2 without memory", mounts{unified: with("cpu pids")}, ModeV2, []string{"cpu", "pids"}, []string{"memory"}},
 		{
-			"v2 with systemd's v1", mounts{unified: with("cpu memory pids"), v1: map[string]string{"name=systemd": "/x"}},
-			ModeV2, []string{"cpu", "memory", "pids"}, nil,
+			"v2 with systemd's v1",
+			mounts{unified: with("cpu memory pids"), v1: map[string]string{"name=systemd": "/x"}},
+			ModeV2,
+			[]string{"cpu", "memory", "pids"},
+			nil,
 		},
 		{"hybrid", mounts{unified: with("pids"), v1: map[string]string{"memory": "/m"}}, ModeHybrid, []string{"memory", "pids"}, []string{"cpu"}},
 		{"v1", mounts{v1: map[string]string{"pids": "/p"}}, ModeV1, []string{"pids"}, []string{"cpu", "memory", "freezer"}},

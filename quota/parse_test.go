@@ -86,9 +86,21 @@ func TestValidateRefusesWhatIsOutOfRange(t *testing.T) {
 		}
 	}
 	bad := []Limits{
-		{CPUs: -1}, {CPUs: 0.001}, {CPUs: MaxCPUs + 1}, {CPUs: math.NaN()}, {CPUs: math.Inf(1)}, {CPUs: math.Inf(-1)},
-		{MemoryBytes: -1}, {MemoryBytes: 512}, {MemoryBytes: MaxBytes + 1}, {MemoryBytes: math.MinInt64},
-		{PIDs: -1}, {PIDs: MaxPIDs + 1}, {DiskBytes: -1}, {DiskBytes: 100}, {DiskBytes: math.MaxInt64},
+		{CPUs: -1},
+		{CPUs: 0.001},
+		{CPUs: MaxCPUs + 1},
+		{CPUs: math.NaN()},
+		{CPUs: math.Inf(1)},
+		{CPUs: math.Inf(-1)},
+		{MemoryBytes: -1},
+		{MemoryBytes: 512},
+		{MemoryBytes: MaxBytes + 1},
+		{MemoryBytes: math.MinInt64},
+		{PIDs: -1},
+		{PIDs: MaxPIDs + 1},
+		{DiskBytes: -1},
+		{DiskBytes: 100},
+		{DiskBytes: math.MaxInt64},
 	}
 	for _, l := range bad {
 		if err := l.Validate(); !errors.Is(err, ErrBadLimit) {

@@ -86,8 +86,17 @@ func (f freezer) settle(ctx context.Context) ([]Task, error) {
 		if err != nil {
 			return nil, err
 		}
-		vfork := slices.DeleteFunc(slices.Clone(busy), func(t Task) bool { return !inFork(t.PID) })
-		if len(vfork) > 0 {
+		var asleep, vfork []Task
+		for _, t := range busy {
+			switch {
+			case t.State != 'D':
+			case inFork(t.PID):
+				vfork = append(vfork, t)
+			case !f.v1:
+				asleep = append(asleep, t)
+			}
+		}
+		if len(vfork) > 0 && len(asleep) == 0 {
 			return vfork, errVfork
 		}
 		if f.v1 {
@@ -102,9 +111,8 @@ func (f freezer) settle(ctx context.Context) ([]Task, error) {
 		if err := ctx.Err(); err != nil {
 			return busy, err
 		}
-		asleep := func(t Task) bool { return t.State == 'D' }
-		if time.Since(begin) > sleepAttempt && slices.ContainsFunc(busy, asleep) {
-			return busy, errStillFreezing
+		if len(vfork) > 0 || len(asleep) > 0 && time.Since(begin) > sleepAttempt {
+			return asleep, errStillFreezing
 		}
 		if err := p.sleep(); err != nil {
 			return nil, err

@@ -116,8 +116,16 @@ func TestShiftedRefusesWhatIsNoID(t *testing.T) {
 		want  int
 		ok    bool
 	}{
-		{0, 5, 0, true}, {0, -5, 0, true}, {1000, 5, 1005, true}, {1000, -999, 1, true}, {1000, -1000, 0, false},
-		{1000, -2000, 0, false}, {-1, 5, 0, false}, {1, 1<<32 - 2, 0, false}, {1, 1<<32 - 3, 1<<32 - 2, true}, {1, 1 << 40, 0, false},
+		{0, 5, 0, true},
+		{0, -5, 0, true},
+		{1000, 5, 1005, true},
+		{1000, -999, 1, true},
+		{1000, -1000, 0, false},
+		{1000, -2000, 0, false},
+		{-1, 5, 0, false},
+		{1, 1<<32 - 2, 0, false},
+		{1, 1<<32 - 3, 1<<32 - 2, true},
+		{1, 1 << 40, 0, false},
 	} {
 		got, err := shifted(tc.id, tc.shift)
 		if got != tc.want || (err == nil) != tc.ok {

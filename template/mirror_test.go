@@ -11,49 +11,52 @@ const bookwormRelease = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION
 
 const keyed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
 
-func TestTheMirrorIsTheHostsOwn(t *testing.T) {
-	foreign := `deb [signed-by=/usr/share/keyrings/y.gpg arch=amd64] https://dl.example.com/debian/ stable main
+// foreign are sources that are not Debian's own, or not in any format.
+const foreign = `deb [signed-by=/usr/share/keyrings/y.gpg arch=amd64] https://dl.example.com/debian/ stable main
 deb https://apt.example.org bookworm main
 deb https://download.example.com/linux/debian bookworm stable
 deb cdrom:[Debian GNU/Linux 12 _Bookworm_]/ bookworm main
 deb [arch=amd64
 deb
 `
-	official := []string{
-		"deb https://ftp.debian.org/debian bookworm main",
-		"deb https://ftp.debian.org/debian bookworm-updates main",
-		"deb https://ftp.debian.org/debian-security bookworm-security main",
-	}
-	tests := map[string]struct {
-		files  map[string]string
-		suite  string
-		mirror string
-		want   []string
-	}{
-		"nothing": {nil, "bookworm", "", official},
-		"asked for": {
-			map[string]string{"etc/apt/sources.list": "deb http://ftp.debian.org/debian bookworm main\n"},
-			"bookworm", "http://mirror.example/debian", []string{"http://mirror.example/debian"},
-		},
-		"one line": {
-			map[string]string{"etc/apt/sources.list": foreign + `
+
+var official = []string{
+	"deb https://ftp.debian.org/debian bookworm main",
+	"deb https://ftp.debian.org/debian bookworm-updates main",
+	"deb https://ftp.debian.org/debian-security bookworm-security main",
+}
+
+var mirrorTests = map[string]struct {
+	files  map[string]string
+	suite  string
+	mirror string
+	want   []string
+}{
+	"nothing": {nil, "bookworm", "", official},
+	"asked for": {
+		map[string]string{"etc/apt/sources.list": "deb http://ftp.debian.org/debian bookworm main\n"},
+		"bookworm", "http://mirror.example/debian",
+		[]string{"http://mirror.example/debian"},
+	},
+	"one line": {
+		map[string]string{"etc/apt/sources.list": foreign + `
 # deb http://old.example/debian bookworm main
 deb-src http://ftp.de.debian.org/debian bookworm main
 deb  http://ftp.de.debian.org/debian/	bookworm main contrib # comment
 deb http://ftp.de.debian.org/debian/ bookworm-updates main
 deb http://security.debian.org/debian-security bookworm-security main
 `},
-			"trixie", "",
-			[]string{
-				"deb http://ftp.de.debian.org/debian/ trixie main",
-				"deb http://ftp.de.debian.org/debian/ trixie-updates main",
-				"deb http://security.debian.org/debian-security trixie-security main",
-			},
+		"trixie", "",
+		[]string{
+			"deb http://ftp.de.debian.org/debian/ trixie main",
+			"deb http://ftp.de.debian.org/debian/ trixie-updates main",
+			"deb http://security.debian.org/debian-security trixie-security main",
 		},
-		"deb822": {
-			map[string]string{
-				"etc/apt/sources.list.d/a.list": foreign,
-				"etc/apt/sources.list.d/debian.sources": `Types: deb deb-src
+	},
+	"deb822": {
+		map[string]string{
+			"etc/apt/sources.list.d/a.list": foreign,
+			"etc/apt/sources.list.d/debian.sources": `Types: deb deb-src
 # a comment
 URIs: http://ftp.debian.org/debian
 Suites: bookworm
@@ -67,37 +70,39 @@ suites: bookworm-security
 components: main
 signed-by: /usr/share/keyrings/debian-archive-keyring.gpg
 `,
-				"etc/apt/sources.list.d/off.sources":            "Enabled: no\nTypes: deb\nURIs: http://off.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: debian-archive\n",
-				"etc/apt/sources.list.d/src.sources":            "Types: deb-src\nURIs: http://off.debian.org/debian\nSuites: bookworm\nComponents: main\n",
-				"etc/apt/sources.list.d/debian.list.save":       "deb http://saved.debian.org/debian bookworm main\n",
-				"etc/apt/sources.list.d/b.sources":              "Types: deb\nURIs: https://deb.example.com/node_20.x\nSuites: nodistro\nComponents: main\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n -----END\n",
-				"usr/share/keyrings/debian-archive-keyring.gpg": "x",
-			},
-			"bookworm", "",
-			[]string{
-				"deb " + keyed + "http://ftp.debian.org/debian bookworm main",
-				"deb " + keyed + "http://ftp.debian.org/debian bookworm-updates main",
-				"deb " + keyed + "http://ftp.debian.org/debian-security bookworm-security main",
-			},
+			"etc/apt/sources.list.d/off.sources":            "Enabled: no\nTypes: deb\nURIs: http://off.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: debian-archive\n",
+			"etc/apt/sources.list.d/src.sources":            "Types: deb-src\nURIs: http://off.debian.org/debian\nSuites: bookworm\nComponents: main\n",
+			"etc/apt/sources.list.d/debian.list.save":       "deb http://saved.debian.org/debian bookworm main\n",
+			"etc/apt/sources.list.d/b.sources":              "Types: deb\nURIs: https://deb.example.com/node_20.x\nSuites: nodistro\nComponents: main\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n -----END\n",
+			"usr/share/keyrings/debian-archive-keyring.gpg": "x",
 		},
-		"a local mirror without updates": {
-			map[string]string{"etc/apt/sources.list": foreign + "deb http://mirror.corp/debian bookworm main\n"},
-			"trixie", "",
-			[]string{"deb http://mirror.corp/debian trixie main"},
+		"bookworm", "",
+		[]string{
+			"deb " + keyed + "http://ftp.debian.org/debian bookworm main",
+			"deb " + keyed + "http://ftp.debian.org/debian bookworm-updates main",
+			"deb " + keyed + "http://ftp.debian.org/debian-security bookworm-security main",
 		},
-		"a better one later": {
-			map[string]string{"etc/apt/sources.list": "deb http://mirror.corp/debian-extras bookworm main\ndeb http://ftp.debian.org/debian bookworm main\n"},
-			"trixie", "",
-			[]string{"deb http://ftp.debian.org/debian trixie main"},
-		},
-		"a rolling suite": {
-			map[string]string{"etc/apt/sources.list": "deb http://ftp.debian.org/debian bookworm main\ndeb http://ftp.debian.org/debian bookworm-updates main\n"},
-			"sid", "",
-			[]string{"deb http://ftp.debian.org/debian sid main"},
-		},
-		"only others": {map[string]string{"etc/apt/sources.list": foreign}, "bookworm", "", official},
-	}
-	for name, test := range tests {
+	},
+	"a local mirror without updates": {
+		map[string]string{"etc/apt/sources.list": foreign + "deb http://mirror.corp/debian bookworm main\n"},
+		"trixie", "",
+		[]string{"deb http://mirror.corp/debian trixie main"},
+	},
+	"a better one later": {
+		map[string]string{"etc/apt/sources.list": "deb http://mirror.corp/debian-extras bookworm main\ndeb http://ftp.debian.org/debian bookworm main\n"},
+		"trixie", "",
+		[]string{"deb http://ftp.debian.org/debian trixie main"},
+	},
+	"a rolling suite": {
+		map[string]string{"etc/apt/sources.list": "deb http://ftp.debian.org/debian bookworm main\ndeb http://ftp.debian.org/debian bookworm-updates main\n"},
+		"sid", "",
+		[]string{"deb http://ftp.debian.org/debian sid main"},
+	},
+	"only others": {map[string]string{"etc/apt/sources.list": foreign}, "bookworm", "", official},
+}
+
+func TestTheMirrorIsTheHostsOwn(t *testing.T) {
+	for name, test := range mirrorTests {
 		fsys := fstest.MapFS{"etc/os-release": {Data: []byte(bookwormRelease)}}
 		for path, content := range test.files {
 			fsys[path] = &fstest.MapFile{Data: []byte(content)}

@@ -85,7 +85,7 @@ func (c *canary) run(ctx context.Context, e Engine) error {
 	if err != nil {
 		return err
 	}
-	before, err := c.waitProgress(ctx, proc.Process.Pid, 0)
+	err = c.waitProgress(ctx, proc.Process.Pid)
 	if err == nil {
 		_, err = e.Dump(ctx, DumpOptions{
 			PID: proc.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true, Deadline: canaryTimeout,
@@ -100,11 +100,11 @@ func (c *canary) run(ctx context.Context, e Engine) error {
 	if err = errors.Join(err, killErr); err != nil {
 		return err
 	}
-	return c.restore(ctx, e, before)
+	return c.restore(ctx, e)
 }
 
 // restore brings the tree back, waits until it counts on, and ends it.
-func (c *canary) restore(ctx context.Context, e Engine, before int) error {
+func (c *canary) restore(ctx context.Context, e Engine) error {
 	if err := MakeReadable(c.images()); err != nil {
 		return err
 	}
@@ -120,8 +120,8 @@ func (c *canary) restore(ctx context.Context, e Engine, before int) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.waitProgress(ctx, pid, before)
-	return errors.Join(err, reap(pid)) // init's end is the tree's
+	// Nothing ran since the dump, so the count in the file is the dump's.
+	return errors.Join(c.waitProgress(ctx, pid), reap(pid)) // init's end is the tree's
 }
 
 // start runs this program again as the canary, in namespaces of its own.
@@ -150,29 +150,40 @@ func (c *canary) start(ctx context.Context) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// waitProgress waits until the tree has counted further than before, and
-// returns how far. Counting takes the TCP connection, the pipe and the file.
-func (c *canary) waitProgress(ctx context.Context, pid, before int) (int, error) {
+// waitProgress waits until the tree has counted further than now. Counting
+// takes the TCP connection, the pipe and the file.
+func (c *canary) waitProgress(ctx context.Context, pid int) error {
 	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
 	defer cancel()
-	path := filepath.Join(c.root(), canaryCount)
-	for {
-		b, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return 0, err
-		}
-		if n, err := strconv.Atoi(string(bytes.TrimSpace(b))); err == nil && n > before+2 {
-			return n, nil
+	before, err := c.count()
+	for err == nil {
+		var n int
+		// One count may be under way already when a tree stands still.
+		if n, err = c.count(); err == nil && n > before+2 {
+			return nil
 		}
 		if !alive(pid) {
-			return 0, fmt.Errorf("it ended: %s", c.log())
+			return fmt.Errorf("it ended: %s", c.log())
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("it stands still at %q: %w: %s", escape(string(b)), ctx.Err(), c.log())
+			return fmt.Errorf("it stands still at %d: %w: %s", n, ctx.Err(), c.log())
 		case <-time.After(time.Millisecond):
 		}
 	}
+	return err
+}
+
+// count returns how far the tree has counted; 0 when it has not begun.
+func (c *canary) count() (int, error) {
+	b, err := readAtMost(filepath.Join(c.root(), canaryCount), 64)
+	if errors.Is(err, os.ErrNotExist) || (err == nil && len(b) == 0) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(bytes.TrimSpace(b)))
 }
 
 // alive is false for zombies, too.

@@ -50,7 +50,8 @@ type DumpOptions struct {
 	External []string
 	// Deadline bounds the whole dump; default 60 s. When it strikes, Thaw
 	// is called, then CRIU is killed, then the tasks are checked to be
-	// traced no more.
+	// traced no more and their TCP connections taken out of repair mode.
+	// CRIU's nftables lock stays: the caller removes it.
 	Deadline time.Duration
 	// Thaw thaws the tasks, whoever froze them. It is called at the deadline
 	// only; idempotent, and it must not wait for the tasks.
@@ -90,9 +91,13 @@ func (e Engine) Dump(ctx context.Context, o DumpOptions) (DumpStats, error) {
 	}
 	defer work.Close()
 
+	if o.PIDs == nil {
+		o.PIDs = func() ([]int, error) { return descendants(o.PID) }
+	}
 	op := operation{
 		name: "dump", kind: rpc.CriuReqType_DUMP, opts: o.request(),
 		work: o.Work, deadline: orDefault(o.Deadline), release: o.Thaw, notify: o.Notify,
+		settle: func() error { return endRepair(o.PIDs) },
 	}
 	op.opts.ImagesDirFd = proto.Int32(int32(images.Fd()))
 	op.opts.WorkDirFd = proto.Int32(int32(work.Fd()))
@@ -164,17 +169,18 @@ func commonRequest(root string, ownNetNS, tcpClose bool, external []string) *rpc
 	return r
 }
 
-// afterFailure checks, when CRIU was killed, that it let go of the tasks.
+// afterFailure sees, when CRIU was killed, that it let go of the tasks and of
+// their connections.
 func (o DumpOptions) afterFailure(err error) error {
 	if !errors.Is(err, ErrDeadline) {
 		return err
 	}
-	pids := o.PIDs
-	if pids == nil {
-		pids = func() ([]int, error) { return descendants(o.PID) }
-	}
-	if terr := waitUntraced(pids, untracedGrace); terr != nil {
+	if terr := waitUntraced(o.PIDs, untracedGrace); terr != nil {
 		return errors.Join(err, terr)
+	}
+	// It may have gone on for an instant after the first time.
+	if rerr := endRepair(o.PIDs); rerr != nil {
+		return errors.Join(err, rerr)
 	}
 	return err
 }

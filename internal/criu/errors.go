@@ -17,8 +17,8 @@ var (
 // While dumping or restoring.
 var (
 	// ErrDeadline means that the operation took too long: the tasks were
-	// thawed (dump) or killed (restore) and CRIU was killed. Network
-	// connections that CRIU held at that moment may be lost.
+	// thawed (dump) or killed (restore) and CRIU was made to give up, or
+	// killed. CRIU's nftables lock may be left in the network namespace.
 	ErrDeadline = errors.New("deadline exceeded")
 	// ErrStuck means that a CRIU process does not even die of SIGKILL: it
 	// hangs in the kernel.

@@ -120,8 +120,11 @@ func (t *TaskCreds) fill(path string, c *creds.CredsEntry) error {
 		to    *uint64
 		words []uint32
 	}{
-		{&t.Inheritable, c.GetCapInh()}, {&t.Permitted, c.GetCapPrm()}, {&t.Effective, c.GetCapEff()},
-		{&t.Bounding, c.GetCapBnd()}, {&t.Ambient, newer.ambient},
+		{&t.Inheritable, c.GetCapInh()},
+		{&t.Permitted, c.GetCapPrm()},
+		{&t.Effective, c.GetCapEff()},
+		{&t.Bounding, c.GetCapBnd()},
+		{&t.Ambient, newer.ambient},
 	} {
 		if len(set.words) > 2 {
 			return fmt.Errorf("%s: %w: capability set of %d words", path, ErrBadImage, len(set.words))

@@ -162,11 +162,12 @@ func (e Engine) checkFeatures(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dog := watch(ctx, 20*time.Second, nil, w)
+	dog := watch(ctx, 20*time.Second, nil, nil, w)
 	_, err = w.call(dog.ctx, &rpc.CriuReq{
 		Type:     rpc.CriuReqType_FEATURE_CHECK.Enum(),
 		Features: &rpc.CriuFeatures{MemTrack: proto.Bool(true)},
 	}, nil)
+	close(dog.called)
 	if struck, strikeErr := dog.end(); struck && err != nil {
 		err = errors.Join(ErrDeadline, strikeErr, err)
 	}

@@ -80,19 +80,23 @@ func TestDiagnoseOfMadeUpLogs(t *testing.T) {
 		"only the end":  {"(00.1) Error (criu/cr-dump.c:1): Dumping FAILED.\n", []string{"Dumping FAILED."}, 0},
 		"the last of two blocks": {
 			"(00.1) Error (criu/a.c:1): first\n" + far + "(00.3) Error (criu/b.c:1): second\n(00.3) Error (criu/b.c:2): third\n" + far + "(00.4) Error (criu/c.c:1): Dumping FAILED.\n",
-			[]string{"second", "third"}, 0,
+			[]string{"second", "third"},
+			0,
 		},
 		"a failing cleanup after a known cause": {
 			"(00.1) Error (criu/a.c:1): inet: Unsupported proto 262 for socket 1\n" + far + "(00.3) Error (criu/b.c:1): cannot tidy up\n",
-			[]string{"inet: Unsupported proto 262 for socket 1", "cannot tidy up"}, 0,
+			[]string{"inet: Unsupported proto 262 for socket 1", "cannot tidy up"},
+			0,
 		},
 		"a warning when there is nothing else": {
 			"(00.1) Warn  (compel/a.c:132): Unable to interrupt task: 30650 (Operation not permitted)\n" + far + "(00.3) Error (criu/b.c:1): Dumping FAILED.\n",
-			[]string{"Unable to interrupt task: 30650 (Operation not permitted)"}, 30650,
+			[]string{"Unable to interrupt task: 30650 (Operation not permitted)"},
+			30650,
 		},
 		"a warning beside the cause": {
 			"(00.1) Warn  (compel/a.c:132): Unable to interrupt task: 30650 (Operation not permitted)\n(00.3) Error (criu/b.c:1): why\n",
-			[]string{"why"}, 0,
+			[]string{"why"},
+			0,
 		},
 		"repeated lines":          {strings.Repeat("(00.1) Error (criu/a.c:1): again\n", 30), []string{"again"}, 0},
 		"a line of the parasite":  {"pie: 1: Error (criu/pie/parasite.c:1): deep inside\n", []string{"deep inside"}, 0},

@@ -11,9 +11,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// releaseGrace is how long the caller's Thaw or Kill may take at the deadline
-// before CRIU is killed regardless.
+// releaseGrace is how long the caller's Thaw or Kill, and then what there is
+// to clean up, may take at the deadline before CRIU is killed regardless.
 const releaseGrace = 5 * time.Second
+
+// giveUpGrace is how long, after the deadline, a Notify may take to return
+// and CRIU to clean up, before CRIU is killed.
+const giveUpGrace = 2 * time.Second
 
 // operation is one request to a worker of its own, with the deadline and the
 // log around it.
@@ -24,7 +28,8 @@ type operation struct {
 	work     string // directory of the log and the statistics
 	passed   []*os.File
 	deadline time.Duration
-	release  func() error        // at the deadline, before the worker is killed
+	release  func() error        // at the deadline, before anything else
+	settle   func() error        // after that, just before the worker is killed
 	ready    func(pid int) error // before the request is sent; may change opts
 	notify   Notify
 }
@@ -43,8 +48,9 @@ func (e Engine) run(ctx context.Context, op operation) (*rpc.CriuResp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("criu %s: %w", op.name, err)
 	}
-	dog := watch(ctx, op.deadline, op.release, w)
+	dog := watch(ctx, op.deadline, op.release, op.settle, w)
 	resp, err := op.call(dog.ctx, w)
+	close(dog.called)
 	struck, strikeErr := dog.end()
 	// The tail must be read before close, which drops the file.
 	tail := w.stderrTail()
@@ -56,7 +62,7 @@ func (e Engine) run(ctx context.Context, op operation) (*rpc.CriuResp, error) {
 		err = fmt.Errorf("%w: %w", ErrDone, closeErr)
 	default:
 		if struck && !errors.Is(err, ErrDone) {
-			err = fmt.Errorf("%w after %s: %w", ErrDeadline, op.deadline, after(strikeErr, err))
+			err = op.overdue(strikeErr, err)
 		}
 		if closeErr != nil {
 			err = after(err, closeErr)
@@ -80,30 +86,63 @@ func (op operation) call(ctx context.Context, w *worker) (*rpc.CriuResp, error) 
 	return w.call(ctx, &rpc.CriuReq{Type: op.kind.Enum(), Opts: op.opts}, op.notify)
 }
 
+// overdue is the error of an operation that the watchdog has ended. That the
+// worker answered no more is its doing and not worth telling.
+func (op operation) overdue(strikeErr, err error) error {
+	late := fmt.Errorf("%w after %s", ErrDeadline, op.deadline)
+	for _, cause := range []error{strikeErr, err} {
+		if cause != nil && !errors.Is(cause, os.ErrDeadlineExceeded) && !errors.Is(cause, errWorkerGone) {
+			late = fmt.Errorf("%w: %w", late, cause)
+		}
+	}
+	return late
+}
+
 // watchdog ends a worker that takes too long.
 type watchdog struct {
 	ctx    context.Context // for the notifications: ends at the deadline
 	cancel context.CancelFunc
+	called chan struct{} // closed by the user when the worker is done with
 	stop   func() bool
 	done   chan struct{}
 	err    error // of release and kill; read after done
 }
 
-// watch strikes once, d from now, unless end comes first: release runs first,
-// because a worker in ptrace attach on a frozen task does not die, and no
-// signal reaches it, until the task is thawed.
-func watch(ctx context.Context, d time.Duration, release func() error, w *worker) *watchdog {
-	g := &watchdog{done: make(chan struct{})}
+// watch strikes once, d from now, unless end comes first. It calls release
+// before anything else, because a worker in ptrace attach on a frozen task
+// does not die, and no signal reaches it, until the task is thawed.
+//
+// A worker that waits for a notification's answer is given a moment to be
+// told to give up: it then cleans up after itself. Any other is stopped, so
+// that settle can clean up while the tasks stand still, and killed.
+func watch(ctx context.Context, d time.Duration, release, settle func() error, w *worker) *watchdog {
+	g := &watchdog{called: make(chan struct{}), done: make(chan struct{})}
 	g.ctx, g.cancel = context.WithTimeout(context.WithoutCancel(ctx), d)
 	g.stop = context.AfterFunc(g.ctx, func() {
 		defer close(g.done)
-		err := bounded(release)
-		if killErr := w.kill(); killErr != nil {
-			err = after(err, killErr)
+		g.err = bounded(release)
+		if w.yielding.Load() && g.callEnds() {
+			return
 		}
-		g.err = err
+		for _, step := range []func() error{w.freeze, func() error { return bounded(settle) }, w.kill} {
+			if err := step(); err != nil {
+				g.err = after(g.err, err)
+			}
+		}
 	})
 	return g
+}
+
+// callEnds waits for the call to end, but not longer than giveUpGrace.
+func (g *watchdog) callEnds() bool {
+	t := time.NewTimer(giveUpGrace)
+	defer t.Stop()
+	select {
+	case <-g.called:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // end disarms the watchdog and tells whether it has struck.
@@ -129,6 +168,6 @@ func bounded(f func() error) error {
 	case err := <-result:
 		return err
 	case <-t.C:
-		return fmt.Errorf("thawing or killing the tasks takes longer than %s", releaseGrace)
+		return fmt.Errorf("releasing the tasks takes longer than %s", releaseGrace)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,6 +49,9 @@ type worker struct {
 	conn   *net.UnixConn
 	stderr *os.File
 	exited chan struct{} // closed once the process has been waited for
+	// yielding is set while the worker waits for the answer to a
+	// notification, and stays set once it was told to give up.
+	yielding atomic.Bool
 }
 
 // startWorker starts the worker with passed as descriptors firstPassedFD and
@@ -135,19 +139,28 @@ func (w *worker) call(ctx context.Context, req *rpc.CriuReq, notify Notify) (*rp
 			return resp, verdict(resp, notifyErr)
 		}
 		ev := Event{Script: resp.GetNotify().GetScript(), PID: int(resp.GetNotify().GetPid()), Files: files}
-		err = nil
-		if notify != nil {
-			err = notify(ctx, ev)
-		}
+		w.yielding.Store(true)
+		err = inform(ctx, notify, ev)
 		closeAll(files)
 		if err != nil && notifyErr == nil {
 			notifyErr = fmt.Errorf("%s: %w", escape(ev.Script), err)
 		}
 		ack := &rpc.CriuReq{Type: rpc.CriuReqType_NOTIFY.Enum(), NotifySuccess: proto.Bool(err == nil)}
-		if err := w.send(ack); err != nil {
-			return nil, after(notifyErr, err)
+		if sendErr := w.send(ack); sendErr != nil {
+			return nil, after(notifyErr, sendErr)
+		}
+		w.yielding.Store(err != nil)
+	}
+}
+
+// inform calls notify. One that returns too late has failed.
+func inform(ctx context.Context, notify Notify, ev Event) error {
+	if notify != nil {
+		if err := notify(ctx, ev); err != nil {
+			return err
 		}
 	}
+	return ctx.Err()
 }
 
 // verdict is what the answer means after a Notify returned notifyErr, which
@@ -178,6 +191,15 @@ func answerError(resp *rpc.CriuResp) error {
 	err := errRefused
 	if n := resp.GetCrErrno(); n > 0 && n < 4096 {
 		err = fmt.Errorf("%w: %w", errRefused, unix.Errno(n))
+	}
+	return err
+}
+
+// freeze stops the worker, but not the tasks that it traces.
+func (w *worker) freeze() error {
+	err := w.cmd.Process.Signal(unix.SIGSTOP)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
 	}
 	return err
 }

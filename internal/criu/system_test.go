@@ -18,7 +18,7 @@ import (
 
 // startCanary starts the canary's tree for a test, and ends it with the test.
 // The test must run inPrivateMounts when it restores.
-func startCanary(t *testing.T) (*canary, *exec.Cmd, int) {
+func startCanary(t *testing.T) (*canary, *exec.Cmd) {
 	t.Helper()
 	c, err := newCanary(testutil.TempDir(t))
 	if err != nil {
@@ -32,11 +32,10 @@ func startCanary(t *testing.T) (*canary, *exec.Cmd, int) {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 	})
-	n, err := c.waitProgress(t.Context(), cmd.Process.Pid, 0)
-	if err != nil {
+	if err := c.waitProgress(t.Context(), cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
-	return c, cmd, n
+	return c, cmd
 }
 
 func TestTheCanaryLivesThroughACheckpoint(t *testing.T) {
@@ -68,7 +67,7 @@ func TestTheCanaryTellsWhenCRIUFails(t *testing.T) {
 
 func TestDumpAndRestoreNotifyInOrder(t *testing.T) {
 	e := engine(t)
-	c, cmd, before := startCanary(t)
+	c, cmd := startCanary(t)
 	var dumped, restored []string
 	st, err := e.Dump(t.Context(), DumpOptions{
 		PID: cmd.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true,
@@ -114,8 +113,7 @@ func TestDumpAndRestoreNotifyInOrder(t *testing.T) {
 		if st.Restore <= 0 {
 			t.Errorf("statistics are %+v", st)
 		}
-		_, err = c.waitProgress(t.Context(), pid, before)
-		return err
+		return c.waitProgress(t.Context(), pid)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -143,20 +141,20 @@ func checkLog(t *testing.T, path string) {
 
 func TestATreeLeftRunningGoesOn(t *testing.T) {
 	e := engine(t)
-	c, cmd, before := startCanary(t)
+	c, cmd := startCanary(t)
 	if _, err := e.Dump(t.Context(), DumpOptions{
 		PID: cmd.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true, LeaveRunning: true,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.waitProgress(t.Context(), cmd.Process.Pid, before); err != nil {
+	if err := c.waitProgress(t.Context(), cmd.Process.Pid); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestAFailingHookAfterTheDumpLetsTheTasksGoOn(t *testing.T) {
 	e := engine(t)
-	c, cmd, _ := startCanary(t)
+	c, cmd := startCanary(t)
 	broken := errors.New("no room for the snapshot")
 	_, err := e.Dump(t.Context(), DumpOptions{
 		PID: cmd.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true,
@@ -170,40 +168,65 @@ func TestAFailingHookAfterTheDumpLetsTheTasksGoOn(t *testing.T) {
 	if !errors.Is(err, broken) || errors.Is(err, ErrDone) {
 		t.Fatalf("error is %v, want %v", err, broken)
 	}
-	n, err := c.waitProgress(t.Context(), cmd.Process.Pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.waitProgress(t.Context(), cmd.Process.Pid, n); err != nil {
+	if err := c.waitProgress(t.Context(), cmd.Process.Pid); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestADumpAtItsDeadlineLetsTheTasksGoOn(t *testing.T) {
-	e := engine(t)
-	c, cmd, before := startCanary(t)
-	thawed := false
-	_, err := e.Dump(t.Context(), DumpOptions{
-		PID: cmd.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true, Deadline: 700 * time.Millisecond,
-		Thaw: func() error { thawed = true; return nil },
-		Notify: func(ctx context.Context, ev Event) error {
-			if ev.Script == EventPreDump {
-				<-ctx.Done() // CRIU waits until it is killed
-			}
-			return nil
-		},
-	})
-	if !errors.Is(err, ErrDeadline) || errors.Is(err, ErrTraced) || !thawed {
-		t.Fatalf("error is %v, thawed %v", err, thawed)
+	tests := map[string]struct {
+		script   string
+		obedient bool // returns at the deadline, so that CRIU cleans up
+	}{
+		"before anything":                  {EventPreDump, true},
+		"when all is dumped":               {EventPostDump, true},
+		"when all is dumped, hook hanging": {EventPostDump, false},
 	}
-	if _, err := c.waitProgress(t.Context(), cmd.Process.Pid, before); err != nil {
-		t.Error(err)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			e := engine(t)
+			c, cmd := startCanary(t)
+			thawed := false
+			_, err := e.Dump(t.Context(), DumpOptions{
+				PID: cmd.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true, Deadline: time.Second,
+				Thaw: func() error { thawed = true; return nil },
+				Notify: func(ctx context.Context, ev Event) error {
+					if ev.Script == tt.script {
+						<-ctx.Done()
+						if !tt.obedient {
+							time.Sleep(giveUpGrace + 500*time.Millisecond)
+						}
+					}
+					return nil
+				},
+			})
+			if !errors.Is(err, ErrDeadline) || errors.Is(err, ErrTraced) || !thawed {
+				t.Fatalf("error is %v, thawed %v", err, thawed)
+			}
+			if !tt.obedient {
+				unlock(t, cmd.Process.Pid)
+			}
+			if err := c.waitProgress(t.Context(), cmd.Process.Pid); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// unlock removes what a CRIU that was killed leaves in a network namespace.
+func unlock(t *testing.T, pid int) {
+	t.Helper()
+	testutil.Require(t, testutil.Tool("nft"), testutil.Tool("nsenter"))
+	cmd := exec.CommandContext(t.Context(), "nsenter", "-t", strconv.Itoa(pid), "-n", "nft", "flush", "ruleset")
+	cmd.WaitDelay = time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 
 func TestARefusedDumpNamesTheProcessAndTheCure(t *testing.T) {
 	e := engine(t)
-	c, cmd, before := startCanary(t)
+	c, cmd := startCanary(t)
 	err := onThread(func() error {
 		if err := attach(cmd.Process.Pid); err != nil {
 			return err
@@ -218,7 +241,7 @@ func TestARefusedDumpNamesTheProcessAndTheCure(t *testing.T) {
 	if ce.Object != "process that is being traced" || ce.PID != cmd.Process.Pid || ce.Log != filepath.Join(c.images(), "dump.log") {
 		t.Errorf("error is %#v, want one of traced process %d", ce, cmd.Process.Pid)
 	}
-	if _, err := c.waitProgress(t.Context(), cmd.Process.Pid, before); err != nil {
+	if err := c.waitProgress(t.Context(), cmd.Process.Pid); err != nil {
 		t.Error(err)
 	}
 }
@@ -233,7 +256,7 @@ func attach(pid int) error {
 
 func TestARestoreWithAChangedFileSaysSoAndLeavesNoProcess(t *testing.T) {
 	e := engine(t)
-	c, cmd, _ := startCanary(t)
+	c, cmd := startCanary(t)
 	if _, err := e.Dump(t.Context(), DumpOptions{PID: cmd.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +288,7 @@ func TestARestoreWithAChangedFileSaysSoAndLeavesNoProcess(t *testing.T) {
 
 func TestInspectTasksReadsTheCanarysCredentials(t *testing.T) {
 	e := engine(t)
-	c, cmd, _ := startCanary(t)
+	c, cmd := startCanary(t)
 	if _, err := e.Dump(t.Context(), DumpOptions{PID: cmd.Process.Pid, Root: c.root(), Images: c.images(), OwnNetNS: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ var (
 	ErrNotFound = errors.New("container is not running")
 	// ErrNoSeccomp: the binary was built without the seccomp tag.
 	ErrNoSeccomp = errors.New("built without seccomp support: build with -tags seccomp")
+	// ErrExcess: a restored container would have more rights than its configuration gives.
+	ErrExcess = errors.New("image exceeds the container's configuration")
 	// ErrUser: the user or group is not in the container's passwd or group file.
 	ErrUser = errors.New("no such user in the container")
 )

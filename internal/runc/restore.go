@@ -18,6 +18,7 @@ import (
 // Restored is a container that CRIU is bringing back.
 type Restored struct {
 	stateDir, id string
+	spec         Spec
 	cfg          *configs.Config
 	cgroup       cgroups.Manager
 }
@@ -50,7 +51,7 @@ func Restore(dumped json.RawMessage, s Spec) (*Restored, error) {
 	if err := os.MkdirAll(filepath.Join(s.StateDir, s.ID), 0o711); err != nil {
 		return nil, err
 	}
-	return &Restored{stateDir: s.StateDir, id: s.ID, cfg: cfg, cgroup: m}, nil
+	return &Restored{stateDir: s.StateDir, id: s.ID, spec: s, cfg: cfg, cgroup: m}, nil
 }
 
 // Place puts CRIU's process into the container's cgroups and sets the limits, so
@@ -102,6 +103,15 @@ func (r *Restored) Save(pid int) error {
 		return err
 	}
 	return os.Rename(path+".tmp", path)
+}
+
+// PID is the restored init's, after Save.
+func (r *Restored) PID() (int, error) {
+	c, err := Load(r.stateDir, r.id)
+	if err != nil {
+		return 0, err
+	}
+	return c.PID()
 }
 
 // Undo removes the state directory of a restore that failed.

@@ -187,4 +187,3 @@ func external(cfg *configs.Config, pid int) External {
 	e.Restore = append(e.Restore, "mnt[/dev/null]:/dev/null")
 	return e
 }
-

@@ -1,0 +1,143 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/quota"
+)
+
+// Repair settles what interrupted operations left of one container and says what
+// it did; nothing when all was well.
+func (m *Manager) Repair(ctx context.Context, name string) (done []string, err error) {
+	defer wrapOp("repair", name, &err)
+	before, err := m.Get(ctx, name)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	_, rerr := os.Lstat(m.runDir(before.Config.UID))
+	l, err := m.Lock(ctx, name, "repair")
+	if errors.Is(err, ErrNotFound) && before.State.Intent != nil {
+		return []string{name + ": removed, its " + before.State.Intent.Op + " was interrupted"}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Unlock()) }()
+	status, _, err := l.Status()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case before.State.Intent != nil:
+		done = append(done, fmt.Sprintf("%s: settled an interrupted %s, now %s", name, before.State.Intent.Op, status))
+	case rerr == nil && before.Status != Running && before.Status != Paused:
+		done = append(done, fmt.Sprintf("%s: cleared what an ended run left", name))
+	}
+	return done, nil
+}
+
+var uidPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// Sweep removes what belongs to containers of this host that are no more: half
+// made directories, and run directories with the cgroup and link of their uid.
+func (m *Manager) Sweep(ctx context.Context) (done []string, err error) {
+	defer wrapOp("repair", "", &err)
+	lock, err := statefile.WaitLock(ctx, filepath.Join(m.StateRoot, "host.lock"), "repair")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	halves, err := m.sweepHalfMade()
+	if err != nil {
+		return halves, err
+	}
+	known, err := m.UIDs()
+	if err != nil {
+		return halves, err
+	}
+	runs, err := readDir(m.RunRoot)
+	if err != nil {
+		return halves, err
+	}
+	done = halves
+	for _, e := range runs {
+		uid := e.Name()
+		if !uidPattern.MatchString(uid) || known[uid] {
+			continue
+		}
+		if err := m.sweepRun(ctx, uid); err != nil {
+			return done, err
+		}
+		done = append(done, "run "+uid+": removed, its container is no more")
+	}
+	return done, nil
+}
+
+// UIDs are those of all containers.
+func (m *Manager) UIDs() (map[string]bool, error) {
+	names, err := m.Names()
+	if err != nil {
+		return nil, err
+	}
+	uids := map[string]bool{}
+	for _, n := range names {
+		var c Config
+		if err := configSchema.Read(m.configFile(n), &c); err != nil {
+			return nil, err
+		}
+		uids[c.UID] = true
+	}
+	return uids, nil
+}
+
+// sweepHalfMade removes directories whose create was killed before it wrote a
+// configuration; such a container has no volume yet.
+func (m *Manager) sweepHalfMade() (done []string, err error) {
+	entries, err := readDir(filepath.Join(m.StateRoot, "containers"))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if CheckName(name) != nil {
+			continue
+		}
+		if _, err := os.Lstat(m.configFile(name)); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := statefile.RemoveTree(m.dir(name)); err != nil {
+			return done, err
+		}
+		done = append(done, name+": removed, its create was interrupted")
+	}
+	return done, nil
+}
+
+func readDir(path string) ([]os.DirEntry, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}
+
+func (m *Manager) sweepRun(ctx context.Context, uid string) error {
+	c := Config{UID: uid}
+	g, err := quota.Open(c.CgroupName())
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		g.KillAll(ctx), g.Remove(ctx),
+		netns.Leave(ctx, netns.Config{Name: c.LinkName()}, false),
+		statefile.RemoveTree(m.runDir(uid)),
+	)
+}

@@ -1,0 +1,62 @@
+package container
+
+import (
+	"context"
+	"time"
+
+	"github.com/ctctl/ctctl/internal/statefile"
+)
+
+// watchInterval is how often a supervisor looks whether its container was left
+// frozen.
+const watchInterval = time.Second
+
+// watch lets a container go on that a killed operation left frozen, without
+// waiting for somebody to come by. It returns when stop is closed.
+func (s *supervisor) watch(stop <-chan struct{}) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		frozen, err := s.group.Frozen()
+		if err != nil || !frozen {
+			continue // an error shows at the next operation
+		}
+		if err := s.unfreeze(); err != nil {
+			s.log.Error("let the container go on", "err", err)
+		}
+	}
+}
+
+// unfreeze settles the kernel's side of an operation that nobody holds any more.
+// Its files are settled by the next operation. A container without an intent is
+// paused because somebody wants it so.
+func (s *supervisor) unfreeze() error {
+	lock, err := statefile.TryLock(s.m.lockFile(s.req.Name), "supervisor: let go")
+	if err != nil {
+		return nil //nolint:nilerr // the operation is under way
+	}
+	l := &Locked{m: s.m, lock: lock}
+	defer func() {
+		if err := l.Unlock(); err != nil {
+			s.log.Error("unlock", "err", err)
+		}
+	}()
+	if l.Config, l.State, err = s.m.read(s.req.Name); err != nil {
+		return err
+	}
+	if l.State.Intent == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s.log.Warn("an interrupted operation left the container frozen", "op", l.State.Intent.Op, "step", l.State.Intent.Step)
+	if l.State.Intent.Step == StepEnding {
+		return s.group.KillAll(ctx) // the image is complete, the way is forward
+	}
+	return l.Release(ctx, false)
+}

@@ -1,0 +1,94 @@
+package runc
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/capability"
+	"github.com/opencontainers/runc/libcontainer/configs"
+)
+
+// Check compares what binds a restored init with the container's configuration:
+// an image is code, and must not bring more than the configuration gives. To be
+// called when credentials and filters are in place and tasks do not run yet.
+func (r *Restored) Check(pid int) error {
+	got, err := readStatus(pid)
+	if err != nil {
+		return err
+	}
+	want, err := mask(r.bounding())
+	if err != nil {
+		return err
+	}
+	bound, err := strconv.ParseUint(got["CapBnd"], 16, 64)
+	if err != nil {
+		return fmt.Errorf("capabilities of the restored init: %w", err)
+	}
+	switch {
+	case bound&^want != 0:
+		return fmt.Errorf("%w: capabilities %#x, allowed are %#x", ErrExcess, bound, want)
+	case got["Seccomp"] != "2":
+		return fmt.Errorf("%w: no seccomp filter", ErrExcess)
+	case r.cfg.NoNewPrivileges && got["NoNewPrivs"] != "1":
+		return fmt.Errorf("%w: new privileges are not blocked", ErrExcess)
+	}
+	return r.checkMaps(pid)
+}
+
+// bounding is the container's set; it is in the configuration or, as ours is, in
+// the process.
+func (r *Restored) bounding() []string { return r.spec.capabilities() }
+
+func (r *Restored) checkMaps(pid int) error {
+	for _, m := range []struct {
+		file string
+		want []configs.IDMap
+	}{{"uid_map", r.cfg.UIDMappings}, {"gid_map", r.cfg.GIDMappings}} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, m.file))
+		if err != nil {
+			return err
+		}
+		if len(m.want) == 0 {
+			continue
+		}
+		f := strings.Fields(string(b))
+		w := m.want[0]
+		want := []string{strconv.FormatInt(w.ContainerID, 10), strconv.FormatInt(w.HostID, 10), strconv.FormatInt(w.Size, 10)}
+		if strings.Join(f, " ") != strings.Join(want, " ") {
+			return fmt.Errorf("%w: %s is %v, wanted %v", ErrExcess, m.file, f, want)
+		}
+	}
+	return nil
+}
+
+func readStatus(pid int) (map[string]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(line, ":"); ok {
+			out[k] = strings.TrimSpace(v)
+		}
+	}
+	return out, nil
+}
+
+func mask(names []string) (uint64, error) {
+	known := map[string]capability.Cap{}
+	for _, c := range capability.ListKnown() {
+		known["CAP_"+strings.ToUpper(c.String())] = c
+	}
+	var m uint64
+	for _, n := range names {
+		c, ok := known[n]
+		if !ok {
+			return 0, fmt.Errorf("unknown capability %s", n)
+		}
+		m |= 1 << uint(c)
+	}
+	return m, nil
+}
