@@ -15,6 +15,8 @@ var (
 	ErrTimeout   = errors.New("timed out")
 	ErrDied      = errors.New("container ended while it was being started")
 	ErrNoSupport = errors.New("not supported here")
+	// ErrNoConsole: nothing serves the console of a container that runs.
+	ErrNoConsole = errors.New("the console cannot be reached")
 	// ErrUndo marks errors of the clean-up after a failed operation.
 	ErrUndo = errors.New("clean-up incomplete, run: ctctl repair")
 )

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/quota"
 	"golang.org/x/sys/unix"
 )
@@ -120,6 +121,16 @@ func (l *Locked) ask(run *Run, sig syscall.Signal) error {
 	if err := g.Thaw(); err != nil {
 		return err
 	}
+	if sig == 0 {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", run.PID))
+		if err != nil {
+			return ignoreAbsent(err)
+		}
+		sig = usualStop(l.Config.System(), filepath.Base(exe))
+	}
+	if sig == 0 {
+		return l.powerOff()
+	}
 	if catches(run.PID, sig) {
 		return ignoreGone(unix.Kill(run.PID, sig))
 	}
@@ -139,6 +150,25 @@ func (l *Locked) ask(run *Run, sig syscall.Signal) error {
 		return ignoreGone(unix.Kill(run.PID, unix.SIGKILL))
 	}
 	return l.killWhenAlone(g, run)
+}
+
+// powerOff runs poweroff(8) inside; its own result does not matter, as Stop waits
+// for init's end and has a timeout.
+func (l *Locked) powerOff() error {
+	c, err := l.Runtime()
+	if err != nil {
+		return err
+	}
+	p, err := c.Exec(runc.Command{Args: []string{"/sbin/poweroff"}, System: true})
+	var missing *runc.CommandError
+	if errors.As(err, &missing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = p.Wait()
+	return err
 }
 
 // aloneGrace is how long the processes of a command that does not handle the

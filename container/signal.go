@@ -2,7 +2,6 @@ package container
 
 import (
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,16 +13,27 @@ import (
 // sigRTMin is the first real-time signal as glibc counts them.
 const sigRTMin = 34
 
-// stopSignal asks PID 1 to end: systemd powers off on SIGRTMIN+3 (systemd(1)),
-// sysvinit and busybox do on SIGUSR2 or are told by poweroff; a command gets SIGTERM.
+// stopSignal is the configured one, 0 when it depends on what PID 1 is.
 func (c Config) stopSignal() (syscall.Signal, error) {
-	if c.StopSignal != "" {
-		return ParseSignal(c.StopSignal)
+	if c.StopSignal == "" {
+		return 0, nil
 	}
-	if c.System() && path.Base(c.Init) == "systemd" {
-		return syscall.Signal(sigRTMin + 3), nil
+	return ParseSignal(c.StopSignal)
+}
+
+// usualStop is the signal that makes a program as PID 1 power its container
+// off: systemd(1), busybox init. A command gets SIGTERM. 0 is for an init that
+// is told by poweroff(8) instead.
+func usualStop(system bool, program string) syscall.Signal {
+	switch {
+	case !system:
+		return unix.SIGTERM
+	case program == "systemd":
+		return syscall.Signal(sigRTMin + 3)
+	case program == "busybox":
+		return unix.SIGUSR2
 	}
-	return unix.SIGTERM, nil
+	return 0
 }
 
 func (c Config) stopTimeout() time.Duration {

@@ -12,7 +12,6 @@ import (
 	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/netns"
-	"golang.org/x/sys/unix"
 )
 
 // restore brings init back from an image. The network is plugged into the new
@@ -28,20 +27,18 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	if err := os.MkdirAll(work, 0o711); err != nil {
 		return nil, err
 	}
-	var master *os.File
+	masters := new(masters)
 	pid, stats, err := s.m.CRIU.Restore(ctx, criu.RestoreOptions{
 		Images: req.Image.Dir, Work: work, Root: req.Spec.Rootfs, TCPClose: req.Image.TCPClose, OwnNetNS: true,
 		External: rt.External(), Place: rt.Place, CgroupRootsFromSelf: true, Sibling: true, Deadline: req.Timeout,
 		Kill: func() error { return s.group.KillAll(ctx) },
 		Notify: func(ctx context.Context, ev criu.Event) error {
-			return s.onRestore(ctx, req, rt, ev, &master)
+			return s.onRestore(ctx, req, rt, ev, masters)
 		},
 	})
 	if err != nil {
 		clean := context.WithoutCancel(ctx)
-		if master != nil {
-			master.Close()
-		}
+		masters.close()
 		s.keepLog(err, work)
 		return nil, errors.Join(err, s.group.KillAll(clean), netns.Leave(clean, req.Net, true), rt.Undo(), s.group.Remove(clean))
 	}
@@ -51,8 +48,8 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	inst := &instance{pid: pid, wait: func() (int, error) { return waitChild(pid) }}
 	// CRIU brings the freezer back as it was at the cut: frozen.
 	err = s.group.Thaw()
-	if err == nil && master != nil {
-		err = s.serveConsole(master)
+	if err == nil {
+		err = s.serveConsole(masters.take())
 	}
 	if err == nil {
 		err = s.record(pid)
@@ -65,7 +62,7 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	return inst, nil
 }
 
-func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.Restored, ev criu.Event, master **os.File) error {
+func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.Restored, ev criu.Event, masters *masters) error {
 	began := time.Now()
 	switch ev.Script {
 	case criu.EventSetupNamespaces:
@@ -87,19 +84,12 @@ func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.
 		if err != nil {
 			return err
 		}
-		return rt.Check(pid)
+		if err := rt.Check(pid); err != nil {
+			return err
+		}
+		return masters.complete(pid, req.Spec.IDs)
 	case criu.EventOrphanPTSMaster:
-		if len(ev.Files) == 0 {
-			return errors.New("no console came with the notification")
-		}
-		fd, err := unix.FcntlInt(ev.Files[0].Fd(), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			return fmt.Errorf("console: %w", err)
-		}
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return errors.Join(err, unix.Close(fd))
-		}
-		*master = os.NewFile(uintptr(fd), "console")
+		return masters.add(ev.Files)
 	}
 	return nil
 }

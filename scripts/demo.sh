@@ -4,8 +4,8 @@
 # and memory included.
 #
 # It leaves the machine alone: its containers live below a state root and a run
-# root of its own, and the "host" they see is a network namespace of its own, in
-# which this script itself runs. What it keeps is the template, so that the next
+# root of its own, and the "host" they see is a pair of namespaces, for network
+# and mounts, in which this script itself runs. What it keeps is the template, so that the next
 # run need not build it again. Remove that with: rm -rf /var/cache/ctctl/demo
 #
 # What a demo that was killed left behind is cleared by the next one.
@@ -76,7 +76,7 @@ clear_up() {
 		wait "$writer" 2>/dev/null || true
 		writer=''
 	fi
-	exec 5>&- 2>/dev/null || true
+	{ exec 5>&-; } 2>/dev/null
 	for container in "$CTCTL_STATE_ROOT"/containers/*/; do
 		[ -d "$container" ] || continue
 		ct destroy --force "$(basename -- "$container")" >/dev/null || failed=yes
@@ -84,12 +84,12 @@ clear_up() {
 	if [ -d "$CTCTL_STATE_ROOT/pool" ]; then
 		ct detach || failed=yes
 	fi
-	if [ -z "$failed" ]; then
-		rm -rf --one-file-system -- "$CTCTL_RUN_ROOT"
-	else
-		say "could not clear up; the next demo tries again"
-	fi
 	rm -rf -- "${scratch:-}"
+	if [ -n "$failed" ]; then
+		say "could not clear up; the next demo tries again"
+		return 1
+	fi
+	rm -rf --one-file-system -- "$CTCTL_RUN_ROOT"
 }
 
 finish() {
@@ -97,7 +97,7 @@ finish() {
 	trap - EXIT
 	trap '' INT TERM HUP
 	[ "$code" = 0 ] || printf '\ndemo: ends early, clearing up\n' >&2
-	clear_up
+	clear_up || [ "$code" != 0 ] || code=1
 	exit "$code"
 }
 
@@ -153,17 +153,17 @@ provide_template() {
 # this script can reach the container.
 program=$(
 	cat <<'PROGRAM'
-as() { setpriv --reuid="$1" --regid="$1" --init-groups "${@:2}"; }
+as() { exec setpriv --reuid="$1" --regid="$1" --init-groups "${@:2}"; }
 bin=$(echo /usr/lib/postgresql/*/bin)
 install -d -o postgres -g postgres /run/postgresql /srv/postgres
 if [ ! -e /srv/postgres/PG_VERSION ]; then
-	as postgres "$bin/initdb" -D /srv/postgres -A trust -E UTF8 --locale=C.UTF-8 -N
+	(as postgres "$bin/initdb" -D /srv/postgres -A trust -E UTF8 --locale=C.UTF-8 -N)
 	echo 'host all all 0.0.0.0/0 trust' >>/srv/postgres/pg_hba.conf
 fi
 as postgres "$bin/postgres" -D /srv/postgres -c listen_addresses='*' &
 as redis redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /var/lib/redis &
-( echo $BASHPID >/run/notes.pid; exec 9<>/var/tmp/notes; rm /var/tmp/notes
-  while sleep 0.05; do echo "note $((n = n + 1))" >&9; done ) &
+(exec -a notes bash -c 'echo $$ >/run/notes.pid; exec 9<>/var/tmp/notes; rm /var/tmp/notes
+	while sleep 0.05; do echo "note $((n = n + 1))" >&9; done') &
 while :; do wait; sleep 1; done
 PROGRAM
 )
@@ -188,7 +188,7 @@ await_servers() {
 
 fill() {
 	step "Write to both from outside, as any client would"
-	seq -f "SET key:%g value-%g" "$rows" | redis >/dev/null
+	seq "$rows" | sed 's/.*/SET key:& value-&/' | redis >/dev/null
 	sql "create table orders (id int primary key, item text);
 		insert into orders select i, 'item ' || i from generate_series(1, $rows) i" >/dev/null
 	say "redis: $(redis dbsize) keys, in memory only     postgres: $(sql 'select count(*) from orders') rows"
@@ -313,7 +313,6 @@ ask() {
 show() {
 	local began before
 	began=$(now)
-	scratch=$(mktemp -d)
 	ip link set lo up
 	clear_left
 	start_container
@@ -329,38 +328,47 @@ show() {
 	fi
 	printf '   %s\n' "${table[@]}"
 	clear_up
+	trap - EXIT
 	printf '\n%sdone in %s%s; nothing is left but the template in %s\n' \
 		"$bold" "$(show_time $(($(now) - CTCTL_DEMO_BEGAN)))" "$plain" "$home"
 }
 
-# clear_left clears what a demo left that was killed. Its network went with its
-# last process, or goes when its container is destroyed.
+# clear_left clears what a demo left that was killed. Its network goes with the
+# last of its processes.
 clear_left() {
-	local left
-	left=$(find "$CTCTL_STATE_ROOT/containers" -mindepth 1 -maxdepth 1 -type d 2>/dev/null | wc -l)
-	[ "$left" = 0 ] || say "clearing up after a demo that was killed"
-	clear_up
+	local left=("$CTCTL_STATE_ROOT"/containers/*/)
+	[ ! -d "${left[0]}" ] || say "clearing up after a demo that was killed"
+	clear_up || true
 	scratch=$(mktemp -d)
 }
 
-# The second half runs in a network namespace: this script again. Whatever is left
-# in there goes with the last process that uses it.
-if [ "${1:-}" = --in-namespace ]; then
-	template=$2
+guard() {
 	trap finish EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
-	show
-	exit
-fi
+}
 
-prepare
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-CTCTL_DEMO_BEGAN=$(now)
-export CTCTL_DEMO_BEGAN
-introduce
-provide_template
-export CTCTL_DEMO_TEMPLATE_TOOK=${template_took:-}
-exec unshare --net -- bash "$here/${BASH_SOURCE[0]##*/}" --in-namespace "$template"
+# The script goes on as itself in a mount namespace, so that the mount of the
+# demo's disk is its own and goes with it, and then in a network namespace, which
+# goes with the last process that uses it.
+self=$here/${BASH_SOURCE[0]##*/}
+case ${1:-} in
+'')
+	prepare
+	introduce
+	CTCTL_DEMO_BEGAN=$(now)
+	export CTCTL CTCTL_DEMO_BEGAN
+	exec unshare --mount --propagation private -- bash "$self" --template
+	;;
+--template)
+	guard
+	provide_template
+	export CTCTL_DEMO_TEMPLATE_TOOK=${template_took:-}
+	exec unshare --net -- bash "$self" --show "$template"
+	;;
+--show)
+	guard
+	template=$2
+	show
+	;;
+esac

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/ctctl/ctctl/internal/testutil"
 )
@@ -142,7 +143,7 @@ func TestABuiltTemplateHasNoIdentityAndNoCaches(t *testing.T) {
 	}
 }
 
-func TestNeutralFilesAreNotWrittenThroughLinks(t *testing.T) {
+func TestNeutralisingRemovesDevicesAndWritesThroughNoLinks(t *testing.T) {
 	testutil.Require(t, testutil.Root)
 	base := testutil.TempDir(t)
 	writeTree(t, base, map[string]string{"outside/machine-id": "ours", "outside/ssh_host_key": "ours", "root/etc/": ""})
@@ -150,6 +151,8 @@ func TestNeutralFilesAreNotWrittenThroughLinks(t *testing.T) {
 	must(t, os.Symlink("../../outside", filepath.Join(root, "etc/ssh")))
 	must(t, os.Symlink("../../outside/machine-id", filepath.Join(root, "etc/machine-id")))
 	must(t, os.Symlink("../run/systemd/resolve/stub-resolv.conf", filepath.Join(root, "etc/resolv.conf")))
+	writeTree(t, root, map[string]string{"dev/": ""})
+	must(t, unix.Mknod(filepath.Join(root, "dev/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	before := digestOf(t, filepath.Join(base, "outside"))
 	must(t, neutralise(context.Background(), root))
 	if digestOf(t, filepath.Join(base, "outside")) != before {
@@ -157,6 +160,9 @@ func TestNeutralFilesAreNotWrittenThroughLinks(t *testing.T) {
 	}
 	if _, err := os.Readlink(filepath.Join(root, "etc/resolv.conf")); err != nil {
 		t.Errorf("the link of the resolver is gone: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(root, "dev/null")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the device: %v", err)
 	}
 }
 

@@ -248,8 +248,13 @@ func TestTheStateDirectoryIsNeverImported(t *testing.T) {
 	bind := filepath.Join(elsewhere, "bind")
 	must(t, unix.Mount(state, bind, "", unix.MS_BIND, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(bind, 0)) })
+	// Its parent directory has the same inode.
+	writeTree(t, v.root, map[string]string{"container/itself/": ""})
+	container := filepath.Join(v.root, "container")
+	must(t, unix.Mount(container, filepath.Join(container, "itself"), "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(filepath.Join(container, "itself"), 0)) })
 	for _, source := range []string{
-		state, v.root, filepath.Join(v.root, "container"), filepath.Join(elsewhere, "link/volumes/container"),
+		filepath.Join(container, "itself"), state, v.root, filepath.Join(v.root, "container"), filepath.Join(elsewhere, "link/volumes/container"),
 		filepath.Join(bind, "volumes/container"),
 	} {
 		if _, err := m.Import(ctx, "one", source); !errors.Is(err, ErrSource) {

@@ -14,6 +14,7 @@ const keyed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
 // foreign are sources that are not Debian's own, or not in any format.
 const foreign = `deb [signed-by=/usr/share/keyrings/y.gpg arch=amd64] https://dl.example.com/debian/ stable main
 deb https://apt.example.org bookworm main
+deb [signed-by=/usr/share/keyrings/z.gpg] https://repo.example.net/debian bookworm main
 deb https://download.example.com/linux/debian bookworm stable
 deb cdrom:[Debian GNU/Linux 12 _Bookworm_]/ bookworm main
 deb [arch=amd64
@@ -70,7 +71,7 @@ suites: bookworm-security
 components: main
 signed-by: /usr/share/keyrings/debian-archive-keyring.gpg
 `,
-			"etc/apt/sources.list.d/off.sources":            "Enabled: no\nTypes: deb\nURIs: http://off.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: debian-archive\n",
+			"etc/apt/sources.list.d/a-off.sources":          "Enabled: no\nTypes: deb\nURIs: http://off.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: debian-archive\n",
 			"etc/apt/sources.list.d/src.sources":            "Types: deb-src\nURIs: http://off.debian.org/debian\nSuites: bookworm\nComponents: main\n",
 			"etc/apt/sources.list.d/debian.list.save":       "deb http://saved.debian.org/debian bookworm main\n",
 			"etc/apt/sources.list.d/b.sources":              "Types: deb\nURIs: https://deb.example.com/node_20.x\nSuites: nodistro\nComponents: main\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n -----END\n",

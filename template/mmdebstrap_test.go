@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var failure = errors.New("exit status 25")
+var errFailure = errors.New("exit status 25")
 
 // The outputs are those of mmdebstrap 1.3.5 with apt 2.6, shortened.
 var defeats = map[string]struct {
@@ -92,8 +92,8 @@ E: The repository 'http://x sid InRelease' is not signed.
 			"E: The repository 'http://x sid InRelease' is not signed.",
 		},
 	},
-	"something else": {"a\nb\nc\nd \x1b[2J\n", failure, []string{"b", "c", `d \x1b[2J`}},
-	"silence":        {"", failure, nil},
+	"something else": {"a\nb\nc\nd \x1b[2J\n", errFailure, []string{"b", "c", `d \x1b[2J`}},
+	"silence":        {"", errFailure, nil},
 }
 
 func TestADefeatOfMmdebstrapIsExplained(t *testing.T) {
@@ -106,9 +106,9 @@ func TestADefeatOfMmdebstrapIsExplained(t *testing.T) {
 				}
 			}
 			out.flush()
-			err := explain("bookworm", out.lines, failure)
+			err := explain("bookworm", out.lines, errFailure)
 			var b *BuildError
-			if !errors.As(err, &b) || !errors.Is(err, test.want) || !errors.Is(err, failure) {
+			if !errors.As(err, &b) || !errors.Is(err, test.want) || !errors.Is(err, errFailure) {
 				t.Fatalf("got %v, want %v", err, test.want)
 			}
 			if diff := cmp.Diff(test.lines, b.Lines); diff != "" {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ctctl/ctctl/internal/statefile"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,7 +46,7 @@ func (e Engine) Canary(ctx context.Context, dir string) (err error) {
 	if errors.As(runErr, &failed) {
 		failed.Log = "" // it goes, and its decisive lines are in the error
 	}
-	return errors.Join(runErr, os.RemoveAll(c.dir))
+	return errors.Join(runErr, statefile.RemoveTree(c.dir))
 }
 
 // canary is the caller's side: directories and processes.
@@ -61,7 +62,7 @@ func newCanary(dir string) (*canary, error) {
 	c := &canary{dir: tmp}
 	err = errors.Join(os.MkdirAll(filepath.Join(c.root(), "proc"), 0o755), os.Mkdir(c.images(), 0o711), c.copyProgram())
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(tmp))
+		return nil, errors.Join(err, statefile.RemoveTree(tmp))
 	}
 	return c, nil
 }

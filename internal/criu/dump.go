@@ -147,7 +147,8 @@ func (o DumpOptions) request() *rpc.CriuOpts {
 // The network is locked with nftables: the default needs the iptables
 // programs. It is set here and not in a config file, where CRIU 4.1 crashes
 // on it. Control groups are soft: CRIU re-creates what is missing and leaves
-// alone what is there.
+// alone what is there. shell_job is what lets CRIU restore a console that is open
+// but no session's, with orphan_pts_master for where its master comes from.
 func commonRequest(root string, ownNetNS, tcpClose bool, external []string) *rpc.CriuOpts {
 	r := &rpc.CriuOpts{
 		TcpEstablished:    proto.Bool(!tcpClose),
@@ -155,6 +156,7 @@ func commonRequest(root string, ownNetNS, tcpClose bool, external []string) *rpc
 		FileLocks:         proto.Bool(true),
 		ExtUnixSk:         proto.Bool(true),
 		OrphanPtsMaster:   proto.Bool(true),
+		ShellJob:          proto.Bool(true),
 		NetworkLock:       rpc.CriuNetworkLockMethod_NFTABLES.Enum(),
 		ManageCgroups:     proto.Bool(true),
 		ManageCgroupsMode: rpc.CriuCgMode_SOFT.Enum(),

@@ -37,8 +37,8 @@ func TestTheCauseIsFoundInRealLogs(t *testing.T) {
 		"nested-pidns":           {"Can't dump nested pid namespace for 8325", 8325, "nested pid namespace", false},
 		"nested-userns":          {"Can't dump nested user namespace for 9324", 9324, "nested user namespace", false},
 		"rlimit-of-another-user": {"Can't get rlimit 0: Operation not permitted", 6162, "process of another user", false},
-		"bad-size":               {"File var/tmp/size.prov has bad size 7 (expect 3)", 0, "file that has changed size since", false},
-		"missing-file":           {"Can't open file var/tmp/size.prov on restore: No such file or directory", 0, "file that is missing", false},
+		"bad-size":               {"File var/tmp/counters.db has bad size 7 (expect 3)", 0, "file that has changed size since", false},
+		"missing-file":           {"Can't open file var/tmp/counters.db on restore: No such file or directory", 0, "file that is missing", false},
 		"pid-taken":              {"Can't fork for 15239: File exists", 0, "process that cannot be made: its pid is taken or there are too many", false},
 		"image-cut-off":          {"Read 8 bytes while 107 expected from /srv/images/files.img: No such file or directory", 0, "image that is cut off", false},
 	}

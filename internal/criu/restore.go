@@ -112,6 +112,9 @@ func (e Engine) Restore(ctx context.Context, o RestoreOptions) (int, RestoreStat
 	resp, err := e.run(ctx, op)
 	if err != nil && !errors.Is(err, ErrDone) {
 		if o.Sibling {
+			if root == 0 { // it failed before the first notification of it
+				root = int(resp.GetRestore().GetPid())
+			}
 			err = errors.Join(err, reap(root))
 		}
 		return 0, RestoreStats{}, err

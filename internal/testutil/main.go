@@ -25,11 +25,14 @@ var settle = 3 * time.Second
 // tests of other packages make theirs at the same time. So while another test
 // process of this kind runs, a new one of those is only mentioned; run with
 // go test -p 1, none escapes.
-func Main(m *testing.M) {
-	os.Exit(run(m.Run))
+//
+// What several tests share is ended by the last functions, which are called
+// after the tests and before looking; their errors make the exit code 1 too.
+func Main(m *testing.M, last ...func() error) {
+	os.Exit(run(m.Run, last...))
 }
 
-func run(tests func() int) int {
+func run(tests func() int, last ...func() error) int {
 	leave, err := enterBase()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testutil:", err)
@@ -41,6 +44,12 @@ func run(tests func() int) int {
 		return 1
 	}
 	code := tests()
+	for _, f := range last {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, "testutil:", err)
+			code = max(code, 1)
+		}
+	}
 	left, others, err := leftOver(before)
 	if err == nil {
 		err = report(left, others)

@@ -212,8 +212,8 @@ func (d *Driver) Close() error { return nil }
 
 // Detach unmounts the pool and frees its loop device; on a real btrfs there is
 // nothing to do. The Driver and others on the same root can't be used
-// afterwards. Errors: ErrInUse when something uses a volume, also when another
-// mount namespace has a copy of the mount.
+// afterwards. Errors: ErrInUse when something uses a volume, and when another
+// mount namespace goes on having a copy of the mount for some seconds.
 func (d *Driver) Detach(ctx context.Context) (err error) {
 	defer storage.WrapOp("detach storage", "", &err)
 	if d.pool == nil {

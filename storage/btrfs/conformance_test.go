@@ -10,8 +10,6 @@ import (
 	"github.com/ctctl/ctctl/storage/storagetest"
 )
 
-func TestMain(m *testing.M) { testutil.Main(m) }
-
 func TestVolumesInAPoolKeepTheContract(t *testing.T) {
 	testutil.Require(t, testutil.Root, testutil.Btrfs)
 	storagetest.Run(t, func(t *testing.T) storage.Volumes { return openPool(t, testutil.TempDir(t), btrfs.Options{}) })

@@ -1,6 +1,7 @@
 package btrfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,8 +9,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ctctl/ctctl/storage"
 )
 
 // mount is a line of proc_pid_mountinfo(5).
@@ -74,18 +78,40 @@ func topMount(point string) (m mount, found bool, err error) {
 	return m, found, err
 }
 
-// mountUsers names who else has the file system mounted: other mounts of this
-// namespace, and processes in other ones, one of each namespace.
-func mountUsers(own mount) (users []string, err error) {
+// sharedPatience is how long copies of a mount in other mount namespaces may
+// take to vanish: whatever starts a container has one for some milliseconds.
+const sharedPatience = 5 * time.Second
+
+// waitUnshared waits until nobody else has the file system mounted. Other
+// mounts in our own namespace don't go by themselves and are not waited for.
+func waitUnshared(ctx context.Context, own mount) error {
 	here, err := readMounts("/proc/thread-self/mountinfo")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, m := range here {
 		if m.device == own.device && m.point != own.point {
-			users = append(users, "mount "+m.point)
+			return fmt.Errorf("%w: the pool is mounted at %s too", storage.ErrInUse, m.point)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, sharedPatience)
+	defer cancel()
+	for {
+		users, err := mountUsers(own)
+		if err != nil || len(users) == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the pool is in the mount namespace of process %s too", storage.ErrInUse, strings.Join(users, ", "))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// mountUsers lists processes in other mount namespaces that have the file
+// system mounted, one of each namespace.
+func mountUsers(own mount) (pids []string, err error) {
 	ours, err := os.Readlink("/proc/thread-self/ns/mnt")
 	if err != nil {
 		return nil, err
@@ -102,10 +128,10 @@ func mountUsers(own mount) (users []string, err error) {
 			return nil, err
 		}
 		if holds {
-			users = append(users, "process "+filepath.Base(proc))
+			pids = append(pids, filepath.Base(proc))
 		}
 	}
-	return users, nil
+	return pids, nil
 }
 
 // namespaceHolds looks at the mount namespace of a process unless it was seen

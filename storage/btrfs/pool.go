@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -192,13 +190,8 @@ func (p *pool) detach(ctx context.Context) error {
 			return err
 		}
 		if mounted {
-			users, err := mountUsers(m)
-			if err != nil {
+			if err := waitUnshared(ctx, m); err != nil {
 				return err
-			}
-			if len(users) > 0 {
-				slices.Sort(users)
-				return fmt.Errorf("%w: the pool is mounted elsewhere too: %s", storage.ErrInUse, strings.Join(users, ", "))
 			}
 			if err := unix.Unmount(p.mountPoint(), unix.UMOUNT_NOFOLLOW); err != nil {
 				return fmt.Errorf("unmount %s: %w", p.mountPoint(), err)

@@ -27,17 +27,31 @@ func (p *pool) ensureFile(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	temp := p.file() + storage.TempSuffix
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := p.removeHalfMade(); err != nil {
 		return err
 	}
-	if err = makePoolFile(ctx, temp, size, o.Preallocate); err == nil {
+	temp, err := p.makeFile(ctx, size, o.Preallocate)
+	if err == nil {
 		err = os.Rename(temp, p.file())
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("make pool: %w", err), removeIfThere(temp))
+		return errors.Join(fmt.Errorf("make pool: %w", err), p.removeHalfMade())
 	}
 	return statefile.SyncDir(p.root)
+}
+
+// removeHalfMade is called with the lock held.
+func (p *pool) removeHalfMade() error {
+	left, err := filepath.Glob(p.file() + "*" + storage.TempSuffix)
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // newSize is the size of a new pool file; it must fit.
@@ -60,10 +74,12 @@ func (p *pool) newSize(o Options) (int64, error) {
 	return size, nil
 }
 
-func makePoolFile(ctx context.Context, path string, size int64, preallocate bool) (err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_CLOEXEC, 0o600)
+// makeFile makes a pool under a name that was never used: an mkfs that lives on
+// after its caller was killed must not find the next one's file.
+func (p *pool) makeFile(ctx context.Context, size int64, preallocate bool) (path string, err error) {
+	f, err := os.CreateTemp(p.root, poolFile+".*"+storage.TempSuffix)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if preallocate {
@@ -72,12 +88,12 @@ func makePoolFile(ctx context.Context, path string, size int64, preallocate bool
 		err = f.Truncate(size)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := mkfs(ctx, path); err != nil {
-		return err
+	if err := mkfs(ctx, f.Name()); err != nil {
+		return "", err
 	}
-	return f.Sync()
+	return f.Name(), f.Sync()
 }
 
 // mkfs runs mkfs.btrfs; -K because discarding would give preallocated blocks
@@ -126,13 +142,6 @@ func allocate(f *os.File, from, to int64) error {
 			return fmt.Errorf("allocate %d MiB: %w", (to-from)/mib, errors.Join(err, f.Truncate(from)))
 		}
 	}
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 func statfs(path string) (total, free int64, err error) {
