@@ -135,13 +135,14 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 		deadline = defaultDeadline
 	}
 	undo := func() error { return c.l.Release(context.WithoutCancel(ctx), c.paused) }
-	frozen, err := c.freeze(ctx)
-	if err != nil {
-		return errors.Join(err, undo())
-	}
+	var frozen time.Time
 	stats, err := c.m.CRIU.Dump(ctx, criu.DumpOptions{
-		PID: pid, Root: c.l.Rootfs(), Images: images, FreezeCgroup: c.group.Unified(), LeaveRunning: true, OwnNetNS: true,
+		PID: pid, Root: c.l.Rootfs(), Images: images, FreezeCgroup: c.freezeDir(), LeaveRunning: true, OwnNetNS: true,
 		External: ext.Dump, Deadline: deadline, Thaw: c.group.Thaw, PIDs: c.group.PIDs, Notify: c.notify(mf),
+		Freeze: func(ctx context.Context) (err error) {
+			frozen, err = c.freeze(ctx)
+			return err
+		},
 	})
 	c.m.trace("criu dump", frozen)
 	if err != nil {
@@ -158,6 +159,14 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 		return errors.Join(err, c.discard(ctx), undo())
 	}
 	return nil
+}
+
+// freezeDir is the freezer that Freeze uses: cgroup2's where there is one.
+func (c *cut) freezeDir() string {
+	if dir := c.group.Unified(); dir != "" {
+		return dir
+	}
+	return c.group.Dirs()["freezer"]
 }
 
 func freshDir(dir string) error {

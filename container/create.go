@@ -168,7 +168,7 @@ func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Sourc
 	return c
 }
 
-// nextCTID finds the lowest free number, and whose every address is.
+// nextCTID finds a free number, and whose every address is.
 func (m *Manager) nextCTID() (uint32, map[netip.Addr]string, error) {
 	names, err := m.Names()
 	if err != nil {
@@ -186,12 +186,33 @@ func (m *Manager) nextCTID() (uint32, map[netip.Addr]string, error) {
 			taken[p.Addr()] = n
 		}
 	}
-	for id := uint32(1); id <= maxCTID; id++ {
-		if !used[id] {
-			return id, taken, nil
+	var last counter
+	path := filepath.Join(m.StateRoot, "ctid.json")
+	if err := counterSchema.Read(path, &last); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, nil, err
+	}
+	id, ok := nextFree(last.CTID, used)
+	if !ok {
+		return 0, nil, fmt.Errorf("%w: %d containers are the most one host can have", ErrNoSupport, maxCTID)
+	}
+	return id, taken, counterSchema.Write(path, &counter{CTID: id})
+}
+
+// counter remembers the last number given. Numbers go round: what a destroyed
+// container left charged to its quota group has long gone when it comes again.
+type counter struct {
+	CTID uint32 `json:"ctid"`
+}
+
+var counterSchema = statefile.Schema{Kind: "ctid", Version: 1}
+
+func nextFree(last uint32, used map[uint32]bool) (uint32, bool) {
+	for i := range uint32(maxCTID) {
+		if id := (last+i)%maxCTID + 1; !used[id] {
+			return id, true
 		}
 	}
-	return 0, nil, fmt.Errorf("%w: %d containers are the most one host can have", ErrNoSupport, maxCTID)
+	return 0, false
 }
 
 // VolumeName is the name of a container's nth root volume.

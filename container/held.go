@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/netns"
 	"github.com/ctctl/ctctl/quota"
@@ -75,7 +76,11 @@ func (l *Locked) Release(ctx context.Context, stayFrozen bool) error {
 			return err
 		}
 	}
-	err = errors.Join(netns.CleanLocks(ctx, run.PID), l.Rejoin(ctx))
+	pids, err := g.PIDs()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(criu.EndRepair(pids), netns.CleanLocks(ctx, run.PID), l.Rejoin(ctx))
 	if stayFrozen {
 		return err
 	}

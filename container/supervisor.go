@@ -61,6 +61,7 @@ func supervise() int {
 		s.answer(conn, replyFor(err))
 		return 1
 	}
+	dropForeignPools(s.req.StateRoot, log)
 	inst, err := s.begin(context.Background())
 	if err != nil {
 		s.answer(conn, replyFor(err))

@@ -34,8 +34,34 @@ func (c *canary) copyProgram() error {
 		if path == exe {
 			continue
 		}
-		if err := placeFile(path, filepath.Join(c.root(), path)); err != nil {
+		if err := placeLibrary(path, filepath.Join(c.root(), path)); err != nil {
 			return fmt.Errorf("copy a library: %w", err)
+		}
+	}
+	return nil
+}
+
+// placeLibrary also makes the link under the name that the loader looks for,
+// which is not always the file's: libseccomp.so.2 to libseccomp.so.2.5.4.
+func placeLibrary(from, to string) error {
+	if err := placeFile(from, to); err != nil {
+		return err
+	}
+	f, err := elf.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	names, err := f.DynString(elf.DT_SONAME)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == filepath.Base(name) && name != filepath.Base(to) {
+			err := os.Symlink(filepath.Base(to), filepath.Join(filepath.Dir(to), name))
+			if err != nil && !errors.Is(err, os.ErrExist) {
+				return err
+			}
 		}
 	}
 	return nil

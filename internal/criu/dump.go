@@ -37,6 +37,10 @@ type DumpOptions struct {
 	// tasks of the tree; freeze it before: CRIU itself waits in steps of
 	// 100 ms. "" makes CRIU seize the tasks one by one.
 	FreezeCgroup string
+	// Freeze is called when the worker has been started and before it is asked
+	// to dump, so that the tasks do not stand still while it comes up; nil does
+	// nothing.
+	Freeze func(ctx context.Context) error
 	// LeaveRunning lets the tasks go on afterwards, LeaveStopped leaves them
 	// stopped by SIGSTOP. With neither they are killed.
 	LeaveRunning, LeaveStopped bool
@@ -98,6 +102,9 @@ func (e Engine) Dump(ctx context.Context, o DumpOptions) (DumpStats, error) {
 		name: "dump", kind: rpc.CriuReqType_DUMP, opts: o.request(),
 		work: o.Work, deadline: orDefault(o.Deadline), release: o.Thaw, notify: o.Notify,
 		settle: func() error { return endRepair(o.PIDs) },
+	}
+	if o.Freeze != nil {
+		op.ready = func(int) error { return o.Freeze(ctx) }
 	}
 	op.opts.ImagesDirFd = proto.Int32(int32(images.Fd()))
 	op.opts.WorkDirFd = proto.Int32(int32(work.Fd()))

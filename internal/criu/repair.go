@@ -10,6 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// EndRepair sets right the TCP connections of processes whose dump was broken
+// off because CRIU was killed: it ends their repair mode. Processes and
+// connections that are well are not disturbed.
+func EndRepair(pids []int) error {
+	return endRepair(func() ([]int, error) { return pids, nil })
+}
+
 // endRepair takes all TCP sockets of the processes out of repair mode, in
 // which a dump puts them to read their state (TCP_REPAIR, Linux 3.5). The
 // mode belongs to the socket and outlives a CRIU that was killed; reading
