@@ -47,6 +47,11 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 	if err := c.describe(ctx, mf); err != nil {
 		return err
 	}
+	if c.hold {
+		if err := c.warnSessions(); err != nil {
+			return err
+		}
+	}
 	for try := 1; ; try++ {
 		if err = c.once(ctx, mf); err == nil {
 			return nil
@@ -82,6 +87,16 @@ func (c *cut) checkRoom() error {
 		return storage.CheckRoom(room, 0)
 	}
 	return nil
+}
+
+// warnSessions names what a hold will end for good: commands run by exec are
+// children of who ran them and are in no image.
+func (c *cut) warnSessions() error {
+	pids, err := c.l.ExecSessions()
+	if err == nil && len(pids) > 0 {
+		c.m.log().Warn("commands run by exec end with this and do not come back", "container", c.l.Config.Name, "pids", pids)
+	}
+	return err
 }
 
 func (c *cut) describe(ctx context.Context, mf *Manifest) error {
@@ -237,7 +252,11 @@ func (c *cut) discard(ctx context.Context) error {
 func (c *cut) seal(ctx context.Context, mf *Manifest) error {
 	start := time.Now()
 	defer func() { c.m.trace("digests", start) }()
-	if err := criu.MakeReadable(filepath.Join(c.dir, imagesDir)); err != nil {
+	images := filepath.Join(c.dir, imagesDir)
+	if err := criu.RearmTimers(images); err != nil {
+		return err
+	}
+	if err := criu.MakeReadable(images); err != nil {
 		return err
 	}
 	return mf.seal(context.WithoutCancel(ctx), c.dir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/ctctl/ctctl/container"
@@ -105,7 +106,7 @@ func (m *Manager) resumed(l *container.Locked) error {
 
 func (m *Manager) image(mf Manifest, tcpClose bool) *container.Image {
 	return &container.Image{
-		Name: mf.Name, Dir: m.dir(mf.UID, mf.Name) + "/" + imagesDir, Runtime: mf.Runtime, TCPClose: tcpClose,
+		Name: mf.Name, Dir: filepath.Join(m.dir(mf.UID, mf.Name), imagesDir), Runtime: mf.Runtime, TCPClose: tcpClose,
 	}
 }
 
@@ -122,5 +123,7 @@ func (m *Manager) fits(ctx context.Context, mf Manifest) error {
 	if older {
 		return fmt.Errorf("%w: it was made by CRIU %s, here is %s", ErrForeign, mf.CRIU, v)
 	}
-	return nil
+	start := time.Now()
+	defer func() { m.trace("rights", start) }()
+	return checkRights(filepath.Join(m.dir(mf.UID, mf.Name), imagesDir), mf.Config)
 }

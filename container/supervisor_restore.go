@@ -84,7 +84,11 @@ func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.
 		if err != nil {
 			return err
 		}
-		if err := rt.Check(pid); err != nil {
+		pids, err := s.group.PIDs()
+		if err != nil {
+			return err
+		}
+		if err := rt.Check(pid, pids); err != nil {
 			return err
 		}
 		return masters.complete(pid, req.Spec.IDs)

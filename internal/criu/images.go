@@ -60,36 +60,57 @@ func InspectTasks(images string) ([]TaskCreds, error) {
 		if err := proto.Unmarshal(b, &e); err != nil {
 			return nil, fmt.Errorf("inspect the images: pstree.img: %w: %w", ErrBadImage, err)
 		}
-		tids := e.GetThreads()
-		if !slices.Contains(tids, e.GetPid()) {
-			tids = append([]uint32{e.GetPid()}, tids...)
+		threads, err := inspectTask(images, &e)
+		if err != nil {
+			return nil, fmt.Errorf("inspect the images: %w", err)
 		}
-		for _, tid := range tids {
-			t, err := inspectThread(images, tid)
-			if err != nil {
-				return nil, fmt.Errorf("inspect the images: %w", err)
-			}
-			t.PID = int(e.GetPid())
-			tasks = append(tasks, t)
-		}
+		tasks = append(tasks, threads...)
 	}
 	return tasks, nil
 }
 
-func inspectThread(images string, tid uint32) (TaskCreds, error) {
-	path := filepath.Join(images, fmt.Sprintf("core-%d.img", tid))
+// taskDead is the state of a zombie in its core image.
+const taskDead = 2
+
+func inspectTask(images string, e *pstree.PstreeEntry) ([]TaskCreds, error) {
+	var threads []TaskCreds
+	tids := slices.DeleteFunc(e.GetThreads(), func(tid uint32) bool { return tid == e.GetPid() })
+	for i, tid := range append([]uint32{e.GetPid()}, tids...) {
+		path := filepath.Join(images, fmt.Sprintf("core-%d.img", tid))
+		core, err := readCore(path)
+		if err != nil {
+			return nil, err
+		}
+		t, err := threadCreds(path, core)
+		if err != nil {
+			return nil, err
+		}
+		t.PID, t.TID = int(e.GetPid()), int(tid)
+		threads = append(threads, t)
+		if i == 0 && core.GetTc().GetTaskState() == taskDead {
+			break // CRIU never sets the thread ids of a zombie: they are garbage, and not restored
+		}
+	}
+	return threads, nil
+}
+
+func readCore(path string) (*criu_core.CoreEntry, error) {
 	entries, err := readImage(path, magicCore)
 	if err != nil {
-		return TaskCreds{}, err
+		return nil, err
 	}
 	if len(entries) != 1 {
-		return TaskCreds{}, fmt.Errorf("%s: %w: %d entries", path, ErrBadImage, len(entries))
+		return nil, fmt.Errorf("%s: %w: %d entries", path, ErrBadImage, len(entries))
 	}
-	var core criu_core.CoreEntry
-	if err := proto.Unmarshal(entries[0], &core); err != nil {
-		return TaskCreds{}, fmt.Errorf("%s: %w: %w", path, ErrBadImage, err)
+	core := new(criu_core.CoreEntry)
+	if err := proto.Unmarshal(entries[0], core); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrBadImage, err)
 	}
-	t := TaskCreds{TID: int(tid), Comm: escape(core.GetThreadCore().GetComm())}
+	return core, nil
+}
+
+func threadCreds(path string, core *criu_core.CoreEntry) (TaskCreds, error) {
+	t := TaskCreds{Comm: escape(core.GetThreadCore().GetComm())}
 	if t.Comm == "" {
 		t.Comm = escape(core.GetTc().GetComm())
 	}

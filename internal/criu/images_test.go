@@ -80,6 +80,27 @@ func TestInspectTasksReadsEveryThread(t *testing.T) {
 	}
 }
 
+func TestInspectTasksIgnoresTheThreadIdsOfAZombie(t *testing.T) {
+	dir := t.TempDir()
+	writeImage(t, dir, "pstree.img", magicPstree, &pstree.PstreeEntry{
+		Pid: proto.Uint32(7), Ppid: proto.Uint32(1), Pgid: proto.Uint32(1), Sid: proto.Uint32(1), Threads: []uint32{1724181280},
+	})
+	zombie := &criu_core.CoreEntry{Mtype: criu_core.CoreEntry_X86_64.Enum(), Tc: &criu_core.TaskCoreEntry{
+		TaskState: proto.Uint32(taskDead), ExitCode: proto.Uint32(0), Personality: proto.Uint32(0), Flags: proto.Uint32(0),
+		BlkSigset: proto.Uint64(0), Comm: proto.String("gone"),
+	}}
+	writeImage(t, dir, "core-7.img", magicCore, zombie)
+	got, err := InspectTasks(dir)
+	if diff := cmp.Diff([]TaskCreds{{PID: 7, TID: 7, Comm: "gone"}}, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	zombie.Tc.TaskState = proto.Uint32(1)
+	writeImage(t, dir, "core-7.img", magicCore, zombie)
+	if _, err := InspectTasks(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a thread of a living task that has no image: %v", err)
+	}
+}
+
 func TestInspectTasksRefusesWhatIsMissingOrMalformed(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := InspectTasks(dir); !errors.Is(err, os.ErrNotExist) {

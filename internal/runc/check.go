@@ -10,31 +10,60 @@ import (
 	"github.com/opencontainers/runc/libcontainer/configs"
 )
 
-// Check compares what binds a restored init with the container's configuration:
+// Check compares what binds the restored tasks with the container's configuration:
 // an image is code, and must not bring more than the configuration gives. To be
-// called when credentials and filters are in place and tasks do not run yet.
-func (r *Restored) Check(pid int) error {
-	got, err := readStatus(pid)
-	if err != nil {
-		return err
-	}
+// called when credentials and filters are in place and tasks do not run yet. Of
+// pids, those outside init's pid namespace (CRIU's own) are passed over.
+func (r *Restored) Check(pid int, pids []int) error {
 	want, err := mask(r.bounding())
 	if err != nil {
 		return err
 	}
-	bound, err := strconv.ParseUint(got["CapBnd"], 16, 64)
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
 	if err != nil {
-		return fmt.Errorf("capabilities of the restored init: %w", err)
+		return err
+	}
+	for _, p := range pids {
+		if other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p)); err != nil || other != ns {
+			continue
+		}
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p))
+		if err != nil {
+			return err
+		}
+		for _, t := range threads {
+			if err := r.checkThread(p, t.Name(), want); err != nil {
+				return fmt.Errorf("process %d, thread %s: %w", p, t.Name(), err)
+			}
+		}
+	}
+	return r.checkMaps(pid)
+}
+
+func (r *Restored) checkThread(pid int, tid string, want uint64) error {
+	got, err := readStatus(fmt.Sprintf("/proc/%d/task/%s/status", pid, tid))
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(got["State"], "Z") {
+		return nil // it will never run
+	}
+	for _, set := range []string{"CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb"} {
+		bits, err := strconv.ParseUint(got[set], 16, 64)
+		if err != nil {
+			return fmt.Errorf("%s: %w", set, err)
+		}
+		if bits&^want != 0 {
+			return fmt.Errorf("%w: %s is %#x, allowed is %#x", ErrExcess, set, bits, want)
+		}
 	}
 	switch {
-	case bound&^want != 0:
-		return fmt.Errorf("%w: capabilities %#x, allowed are %#x", ErrExcess, bound, want)
 	case got["Seccomp"] != "2":
 		return fmt.Errorf("%w: no seccomp filter", ErrExcess)
 	case r.cfg.NoNewPrivileges && got["NoNewPrivs"] != "1":
 		return fmt.Errorf("%w: new privileges are not blocked", ErrExcess)
 	}
-	return r.checkMaps(pid)
+	return nil
 }
 
 // bounding is the container's set; it is in the configuration or, as ours is, in
@@ -63,8 +92,8 @@ func (r *Restored) checkMaps(pid int) error {
 	return nil
 }
 
-func readStatus(pid int) (map[string]string, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+func readStatus(path string) (map[string]string, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -92,3 +121,6 @@ func mask(names []string) (uint64, error) {
 	}
 	return m, nil
 }
+
+// CapabilityMask is the container's bounding set, bit n being capability n.
+func CapabilityMask(system bool) (uint64, error) { return mask(Spec{System: system}.capabilities()) }
