@@ -46,7 +46,7 @@ build: ## build bin/ctctl, one static binary
 	$(GO) build -trimpath -tags "$(TAGS)" -ldflags "$(LDFLAGS)" -o bin/ctctl ./cmd/ctctl
 
 .PHONY: demo
-demo: build ## show a snapshot, a rollback and a clone of a running server (root)
+demo: setup build ## show a running container snapshotted, wrecked and brought back (root)
 	CTCTL=$(CURDIR)/bin/ctctl scripts/demo.sh
 
 # At most two packages at a time: the integration tests run whole containers.

@@ -72,7 +72,8 @@ func (m *Manager) trace(phase string, since time.Time) {
 	}
 }
 
-func (m *Manager) dir(name string) string        { return filepath.Join(m.StateRoot, "containers", name) }
+func (m *Manager) dir(name string) string { return filepath.Join(m.StateRoot, "containers", name) }
+
 func (m *Manager) configFile(name string) string { return filepath.Join(m.dir(name), "config.json") }
 func (m *Manager) stateFile(name string) string  { return filepath.Join(m.dir(name), "state.json") }
 func (m *Manager) lockFile(name string) string   { return filepath.Join(m.dir(name), "lock") }

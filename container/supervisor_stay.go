@@ -147,8 +147,10 @@ type volumesIn string
 func (v volumesIn) Path(name string) string { return filepath.Join(string(v), name) }
 
 func (v volumesIn) Create(context.Context, string, storage.CreateOptions) error { return v.refuse() }
-func (v volumesIn) Snapshot(context.Context, string, string, uint64) error      { return v.refuse() }
-func (v volumesIn) Delete(context.Context, string) error                        { return v.refuse() }
+
+func (v volumesIn) Snapshot(context.Context, string, string, uint64) error { return v.refuse() }
+
+func (v volumesIn) Delete(context.Context, string) error { return v.refuse() }
 
 func (v volumesIn) refuse() error {
 	return fmt.Errorf("%w: a supervisor changes no volumes", storage.ErrUnsupported)

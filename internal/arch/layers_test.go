@@ -11,6 +11,7 @@ import (
 // private part it is.
 var layers = map[string]int{
 	"integration":    7,
+	"bench":          7,
 	"cmd":            6,
 	"host":           5,
 	"migrate":        4,

@@ -48,7 +48,8 @@ type IDMap struct {
 
 // InspectTasks reads the credentials of all threads of an image directory, to
 // be compared with what the container may have: a restore gives tasks
-// whatever the images say. The error is [ErrBadImage] for malformed files.
+// whatever the images say. Zombies are left out: nothing of them is restored
+// but how they ended. The error is [ErrBadImage] for malformed files.
 func InspectTasks(images string) ([]TaskCreds, error) {
 	entries, err := readImage(filepath.Join(images, "pstree.img"), magicPstree)
 	if err != nil {
@@ -81,15 +82,15 @@ func inspectTask(images string, e *pstree.PstreeEntry) ([]TaskCreds, error) {
 		if err != nil {
 			return nil, err
 		}
+		if i == 0 && core.GetTc().GetTaskState() == taskDead {
+			return nil, nil // nor does its entry have thread ids: CRIU leaves them unset
+		}
 		t, err := threadCreds(path, core)
 		if err != nil {
 			return nil, err
 		}
 		t.PID, t.TID = int(e.GetPid()), int(tid)
 		threads = append(threads, t)
-		if i == 0 && core.GetTc().GetTaskState() == taskDead {
-			break // CRIU never sets the thread ids of a zombie: they are garbage, and not restored
-		}
 	}
 	return threads, nil
 }
