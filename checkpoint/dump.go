@@ -30,6 +30,7 @@ type cut struct {
 	dir      string // the image directory being made
 	hold     bool   // keep the container frozen and unplugged afterwards
 	volume   string // the storage snapshot to make; "" for none
+	spare    string // the one to make where the image needs names that only it has
 	group    quota.Group
 	silenced bool
 	paused   bool // it was before
@@ -217,6 +218,9 @@ func (c *cut) notify(mf *Manifest) criu.Notify {
 			if mf.Cgroups, err = c.group.Tree(); err != nil {
 				return fmt.Errorf("record the cgroups: %w", err)
 			}
+			if err := c.wantLinks(); err != nil {
+				return err
+			}
 			if c.volume == "" {
 				return nil
 			}
@@ -225,6 +229,18 @@ func (c *cut) notify(mf *Manifest) criu.Notify {
 		}
 		return nil
 	}
+}
+
+// wantLinks decides whether an image without a storage snapshot needs one.
+func (c *cut) wantLinks() error {
+	if c.spare == "" {
+		return nil
+	}
+	has, err := criu.HasLinks(filepath.Join(c.dir, imagesDir))
+	if has {
+		c.volume = c.spare
+	}
+	return err
 }
 
 // letGo ends what this cut did to the container: it goes on, unless it was

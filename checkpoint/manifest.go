@@ -33,7 +33,7 @@ type Manifest struct {
 
 	Status container.Status `json:"status"`           // when it was taken
 	Memory bool             `json:"memory"`           // has processes
-	Volume string           `json:"volume,omitempty"` // the storage snapshot; none in a suspended container's image
+	Volume string           `json:"volume,omitempty"` // the storage snapshot; a suspended container's image has one only where it needs it
 	Config container.Config `json:"config"`           // as it was
 
 	Runtime json.RawMessage `json:"runtime,omitempty"` // libcontainer's description, opaque

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/internal/criu"
-	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/storage"
 )
 
@@ -67,8 +67,12 @@ func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest
 	if err := l.SaveState(); err != nil {
 		return r, errors.Join(err, l.Release(ctx, false))
 	}
-	if err := m.goBack(ctx, l, mf); err != nil {
+	err = m.goBack(ctx, l, mf)
+	if err != nil && !committed(l) {
 		r.Status, err = m.goForward(ctx, l, err)
+		return r, err
+	}
+	if err != nil {
 		return r, err
 	}
 	m.pruneSafety(ctx, l)
@@ -98,18 +102,27 @@ func (m *Manager) goBack(ctx context.Context, l *container.Locked, mf Manifest) 
 	m.trace("revert", start)
 	now := l.Config
 	l.Config = asRecorded(mf.Config, now)
-	if err := m.launch(ctx, l, mf, in.Volume); err != nil {
+	err = m.launch(ctx, l, mf, in.Volume)
+	if err != nil && !committed(l) {
 		l.Config = now
 		return err
 	}
-	return m.commitRollback(ctx, l, mf)
+	if err != nil { // it ran, and has ended since
+		err = &RestoreError{Now: container.Stopped, Err: err}
+	}
+	return errors.Join(err, m.commitRollback(ctx, l, mf))
+}
+
+// committed says that a rollback has come so far that there is no way back.
+func committed(l *container.Locked) bool {
+	return l.State.Intent == nil || l.State.Intent.Step == stepRunning
 }
 
 // launch restores processes, or starts anew what has none but ran before.
 func (m *Manager) launch(ctx context.Context, l *container.Locked, mf Manifest, volume string) error {
 	switch {
 	case mf.Memory:
-		return l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, true), Volume: volume})
+		return l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, true), Volume: volume, Commit: committer(l, stepRunning)})
 	case l.State.Intent.WasUp && mf.Status != container.Stopped:
 		return l.Launch(ctx, container.LaunchOptions{Volume: volume})
 	}
@@ -123,64 +136,90 @@ func asRecorded(old, now container.Config) container.Config {
 }
 
 // commitRollback makes the snapshot's volume and configuration the container's.
+// It can be done again after it was interrupted.
 func (m *Manager) commitRollback(ctx context.Context, l *container.Locked, mf Manifest) error {
 	l.Config = asRecorded(mf.Config, l.Config)
 	if err := l.SaveConfig(); err != nil {
 		return err
 	}
-	old, image := l.State.Volume, l.State.Suspended
-	l.State.Volume = l.State.Intent.Volume
-	l.State.Generation++
+	in := l.State.Intent
+	in.Step = stepRunning
+	if l.State.Volume != in.Volume {
+		l.State.Volume = in.Volume
+		l.State.Generation++
+	}
 	l.State.Current, l.State.Suspended = mf.Name, ""
-	if err := l.Finish(); err != nil {
+	if err := l.SaveState(); err != nil {
 		return err
 	}
-	if err := l.SetDiskLimit(ctx); err != nil {
-		return err
-	}
-	if err := l.Volumes().Delete(ctx, old); err != nil {
-		return err
-	}
-	if image == "" {
-		return nil
-	}
-	return statefile.RemoveTree(m.dir(l.Config.UID, image))
+	_, err := m.collect(ctx, l) // the volume and the image of what was before
+	return errors.Join(l.SetDiskLimit(ctx), err, l.Finish())
 }
 
 // goForward brings the container back to the safety snapshot after a rollback
-// that did not work; its volume was not touched since.
+// that did not work because of cause.
 func (m *Manager) goForward(ctx context.Context, l *container.Locked, cause error) (container.Status, error) {
-	in := *l.State.Intent
-	if err := l.Volumes().Delete(ctx, in.Volume); err != nil {
-		cause = errors.Join(cause, fmt.Errorf("%w: %w", container.ErrUndo, err))
-	}
-	if in.WasUp {
-		safety, err := verify(ctx, m.dir(l.Config.UID, in.Safety))
-		if err == nil {
-			err = l.Launch(ctx, container.LaunchOptions{Image: m.image(safety, false)})
-		}
-		if err != nil {
-			// The complete image stays: the container counts as suspended in it.
-			cause = errors.Join(cause, fmt.Errorf("the state before could not be restored either: %w", err))
-			l.State.Suspended = m.keepAsSuspended(l, in.Safety, &cause)
-		}
-	}
-	if err := l.Finish(); err != nil {
-		cause = errors.Join(cause, err)
-	}
+	cause = errors.Join(cause, m.comeBack(ctx, l))
 	now, _, err := l.Status()
 	return now, &RestoreError{Now: now, Err: errors.Join(cause, err)}
 }
 
-// keepAsSuspended turns a safety snapshot into the image a suspended container
-// resumes from.
-func (m *Manager) keepAsSuspended(l *container.Locked, safety string, cause *error) string {
-	name := suspendPrefix + token()
-	if err := linkImage(m.dir(l.Config.UID, safety), m.dir(l.Config.UID, name), name); err != nil {
-		*cause = errors.Join(*cause, err)
-		return ""
+// comeBack restores the safety snapshot; its volume was not touched since.
+func (m *Manager) comeBack(ctx context.Context, l *container.Locked) error {
+	in := l.State.Intent
+	in.Step = stepReturning
+	errs := []error{l.SaveState()}
+	if err := l.Volumes().Delete(ctx, in.Volume); err != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", container.ErrUndo, err))
 	}
-	return name
+	if in.WasUp {
+		safety, err := verify(ctx, m.dir(l.Config.UID, in.Safety))
+		if err == nil {
+			err = m.relaunch(ctx, l, safety)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the state before could not be restored either: %w", err))
+		}
+		if err != nil && in.Step != stepReturned {
+			// The complete image stays: the container counts as suspended in it.
+			l.State.Suspended, err = m.keepAsSuspended(ctx, l, in.Safety)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, l.Finish())...)
+}
+
+// relaunch restores a safety snapshot's processes on the volume they had, unless
+// they need names that only the storage snapshot has.
+func (m *Manager) relaunch(ctx context.Context, l *container.Locked, safety Manifest) error {
+	has, err := criu.HasLinks(filepath.Join(m.dir(safety.UID, safety.Name), imagesDir))
+	if err != nil {
+		return err
+	}
+	if has {
+		if err := m.renew(ctx, l, safety.Volume); err != nil {
+			return err
+		}
+	}
+	return l.Launch(ctx, container.LaunchOptions{Image: m.image(safety, false), Commit: committer(l, stepReturned)})
+}
+
+// keepAsSuspended turns a safety snapshot into the image a suspended container
+// resumes from, with a storage snapshot of its own.
+func (m *Manager) keepAsSuspended(ctx context.Context, l *container.Locked, safety string) (string, error) {
+	name := suspendPrefix + token()
+	volume := "s-" + l.Config.UID + "-" + token()
+	mf, err := readManifest(m.dir(l.Config.UID, safety))
+	if err == nil {
+		err = l.Volumes().Snapshot(ctx, mf.Volume, volume, uint64(l.Config.CTID))
+	}
+	if err == nil {
+		err = linkImage(m.dir(l.Config.UID, safety), m.dir(l.Config.UID, name), name, volume)
+	}
+	if err != nil {
+		return "", err
+	}
+	return name, nil
 }
 
 // pruneSafety deletes the oldest safety snapshots; that it could not is no

@@ -35,7 +35,8 @@ func (m *Manager) settleSnapshot(ctx context.Context, l *container.Locked) error
 
 // finish drops what is left over and records that all is settled.
 func (m *Manager) finish(ctx context.Context, l *container.Locked) error {
-	return errors.Join(m.collect(ctx, l), l.Tidy(ctx), l.Finish())
+	_, err := m.collect(ctx, l)
+	return errors.Join(err, l.Tidy(ctx), l.Finish())
 }
 
 func (m *Manager) settleSuspend(ctx context.Context, l *container.Locked) error {
@@ -52,14 +53,25 @@ func (m *Manager) settleSuspend(ctx context.Context, l *container.Locked) error 
 }
 
 func (m *Manager) settleResume(ctx context.Context, l *container.Locked) error {
-	up, err := m.landed(ctx, l)
-	if err != nil {
+	if l.State.Intent.Step == stepRunning {
+		if err := m.settleRunning(ctx, l); err != nil {
+			return err
+		}
+		return m.resumed(ctx, l)
+	}
+	// What there is was not committed: the supervisor ends it too.
+	if err := l.End(ctx); err != nil {
 		return err
 	}
-	if up {
-		return m.resumed(l)
-	}
 	return m.finish(ctx, l)
+}
+
+// settleRunning looks after what was restored and committed.
+func (m *Manager) settleRunning(ctx context.Context, l *container.Locked) error {
+	if err := l.AwaitLaunch(ctx); err != nil {
+		return err
+	}
+	return l.Settled(ctx)
 }
 
 // landed waits for a launch whose caller was killed and says whether init runs.
@@ -74,18 +86,43 @@ func (m *Manager) landed(ctx context.Context, l *container.Locked) (bool, error)
 // settleRollback goes on where the old state had been ended, and back where not.
 func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error {
 	in := *l.State.Intent
-	if in.Step == stepDumping {
+	dir := m.dir(l.Config.UID, in.Snapshot)
+	switch in.Step {
+	case stepDumping:
 		if err := l.Release(ctx, false); err != nil {
 			return err
 		}
 		return m.finish(ctx, l)
+	case stepRunning:
+		mf, err := readManifest(dir)
+		if err == nil {
+			err = m.settleRunning(ctx, l)
+		}
+		if err != nil {
+			return err
+		}
+		return m.commitRollback(ctx, l, mf)
+	case stepReturned:
+		if err := m.settleRunning(ctx, l); err != nil {
+			return err
+		}
+		return m.finish(ctx, l)
+	case stepReturning:
+		if err := l.End(ctx); err != nil {
+			return err
+		}
+		_, err := m.collect(ctx, l)
+		return errors.Join(m.comeBack(ctx, l), err)
 	}
-	mf, err := verify(ctx, m.dir(l.Config.UID, in.Snapshot))
+	mf, err := verify(ctx, dir)
 	if err != nil {
+		if err := l.End(ctx); err != nil {
+			return err
+		}
 		_, err = m.goForward(ctx, l, err)
 		return err
 	}
-	if in.Step == stepReverting {
+	if in.Step == stepReverting && !mf.Memory {
 		up, err := m.landed(ctx, l)
 		if err != nil {
 			return err
@@ -94,23 +131,35 @@ func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error
 			return m.commitRollback(ctx, l, mf)
 		}
 	}
-	if err := m.goBack(ctx, l, mf); err != nil {
+	err = m.goBack(ctx, l, mf)
+	if err != nil && !committed(l) {
 		_, err = m.goForward(ctx, l, err)
-		return err
 	}
-	return m.collect(ctx, l)
+	return err
 }
 
-// collect removes images and storage snapshots that nothing refers to.
-func (m *Manager) collect(ctx context.Context, l *container.Locked) error {
+// Collect removes what nothing refers to of a container's images and storage
+// snapshots, such as a deletion that was interrupted leaves, and says what.
+func (m *Manager) Collect(ctx context.Context, name string) (removed []string, err error) {
+	err = m.with(ctx, "repair", name, func(l *container.Locked) error {
+		removed, err = m.collect(ctx, l)
+		return err
+	})
+	return removed, err
+}
+
+// collect removes images and storage snapshots that nothing refers to. What an
+// image refers to that can't be read is not known: then no volume is removed.
+func (m *Manager) collect(ctx context.Context, l *container.Locked) (removed []string, err error) {
 	home := m.home(l.Config.UID)
 	entries, err := os.ReadDir(home)
 	if errors.Is(err, os.ErrNotExist) {
 		entries, err = nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
+	unknown := false
 	known := map[string]bool{l.State.Volume: true}
 	for _, e := range entries {
 		mf, err := readManifest(filepath.Join(home, e.Name()))
@@ -118,33 +167,45 @@ func (m *Manager) collect(ctx context.Context, l *container.Locked) error {
 		forgotten := strings.HasPrefix(e.Name(), suspendPrefix) && e.Name() != l.State.Suspended
 		if partial || forgotten || errors.Is(err, ErrNotFound) {
 			if err := statefile.RemoveTree(filepath.Join(home, e.Name())); err != nil {
-				return err
+				return removed, err
 			}
+			removed = append(removed, "image "+e.Name())
 			continue
 		}
-		if err != nil {
-			return err // damaged: kept for whoever looks into it
+		if err != nil { // kept for whoever looks into it
+			m.log().Warn("an image can't be read", "container", l.Config.Name, "err", err)
+			unknown = true
 		}
 		known[mf.Volume] = true
+		half, err := statefile.SweepTemp(filepath.Join(home, e.Name()))
+		if err != nil {
+			return removed, err
+		}
+		removed = append(removed, half...)
 	}
-	return m.collectVolumes(ctx, l, known)
+	if unknown {
+		return removed, nil
+	}
+	volumes, err := m.collectVolumes(ctx, l, known)
+	return append(removed, volumes...), err
 }
 
-func (m *Manager) collectVolumes(ctx context.Context, l *container.Locked, known map[string]bool) error {
+func (m *Manager) collectVolumes(ctx context.Context, l *container.Locked, known map[string]bool) (removed []string, err error) {
 	lister, ok := l.Volumes().(storage.Lister)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	all, err := lister.List(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, v := range all {
 		if container.OwnsVolume(v.Name, l.Config.UID) && !known[v.Name] {
 			if err := l.Volumes().Delete(ctx, v.Name); err != nil {
-				return err
+				return removed, err
 			}
+			removed = append(removed, "volume "+v.Name)
 		}
 	}
-	return nil
+	return removed, nil
 }

@@ -135,7 +135,11 @@ func (m *Manager) copySuspended(ctx context.Context, c *cut, mf *Manifest) error
 	}
 	mf.Memory, mf.Runtime, mf.Cgroups, mf.Files = true, src.Runtime, src.Cgroups, src.Files
 	mf.Kernel, mf.CRIU, mf.Pages = src.Kernel, src.CRIU, src.Pages
-	return c.l.Volumes().Snapshot(ctx, c.l.State.Volume, c.volume, uint64(c.l.Config.CTID))
+	disk := c.l.State.Volume
+	if src.Volume != "" {
+		disk = src.Volume
+	}
+	return c.l.Volumes().Snapshot(ctx, disk, c.volume, uint64(c.l.Config.CTID))
 }
 
 func (m *Manager) newManifest(l *container.Locked, name string, s container.Status) Manifest {
@@ -165,8 +169,9 @@ func publish(sink *statefile.Sink, mf Manifest) error {
 	return err
 }
 
-// linkImage makes an image under another name that shares the files of from.
-func linkImage(from, to, name string) (err error) {
+// linkImage makes an image under another name, with another storage snapshot,
+// that shares the files of from.
+func linkImage(from, to, name, volume string) (err error) {
 	mf, err := readManifest(from)
 	if err != nil {
 		return err
@@ -179,7 +184,7 @@ func linkImage(from, to, name string) (err error) {
 	if err := linkFiles(filepath.Join(from, imagesDir), filepath.Join(sink.Dir(), imagesDir), mf.Files); err != nil {
 		return err
 	}
-	mf.Name, mf.Volume, mf.Safety = name, "", false
+	mf.Name, mf.Volume, mf.Safety = name, volume, false
 	return publish(sink, mf)
 }
 

@@ -11,12 +11,31 @@ import (
 	"github.com/ctctl/ctctl/internal/statefile"
 )
 
-// Steps of an intent: from ending on, the image is durable and the way is forward.
+// Steps of an intent. From ending on, the image is durable and the way is forward.
+// Running and returned are written by a launch's commit: what was restored counts
+// from then on, and the image it came from no more, because its processes may
+// have acknowledged something.
 const (
 	stepDumping   = "dumping"
 	stepEnding    = container.StepEnding
-	stepReverting = "reverting"
+	stepReverting = "reverting" // bringing up the snapshot
+	stepRunning   = "running"   // it runs
+	stepReturning = "returning" // bringing back what was before a rollback
+	stepReturned  = "returned"  // it runs
 )
+
+// committer makes a step durable when a launch asks.
+func committer(l *container.Locked, step string) func() error {
+	return func() error {
+		before := l.State.Intent.Step
+		l.State.Intent.Step = step
+		err := l.SaveState()
+		if err != nil {
+			l.State.Intent.Step = before
+		}
+		return err
+	}
+}
 
 // Suspend writes a container's processes to disk and ends them; Resume brings
 // them back, with their connections. Errors: as Snapshot.
@@ -38,11 +57,12 @@ func (m *Manager) suspend(ctx context.Context, l *container.Locked) error {
 	if err != nil {
 		return errors.Join(err, l.Finish())
 	}
-	c := &cut{m: m, l: l, dir: sink.Dir(), hold: true}
+	c := &cut{m: m, l: l, dir: sink.Dir(), hold: true, spare: "s-" + l.Config.UID + "-" + token()}
 	mf := m.newManifest(l, image, container.Running)
 	if err := c.take(ctx, &mf); err != nil {
 		return errors.Join(err, sink.Abort(), l.Finish())
 	}
+	mf.Volume = c.volume
 	start := time.Now()
 	err = publish(sink, mf)
 	if err == nil {
@@ -52,7 +72,7 @@ func (m *Manager) suspend(ctx context.Context, l *container.Locked) error {
 	}
 	if err != nil {
 		l.State.Suspended = ""
-		return errors.Join(err, c.letGo(context.WithoutCancel(ctx)), statefile.RemoveTree(m.dir(l.Config.UID, image)), sink.Abort(), l.Finish())
+		return errors.Join(err, c.letGo(context.WithoutCancel(ctx)), c.discard(ctx), statefile.RemoveTree(m.dir(l.Config.UID, image)), sink.Abort(), l.Finish())
 	}
 	m.trace("publish", start)
 	if err := l.End(context.WithoutCancel(ctx)); err != nil {
@@ -85,23 +105,26 @@ func (m *Manager) resume(ctx context.Context, l *container.Locked) error {
 	if err := l.Begin(container.Intent{Op: "resume", Snapshot: mf.Name, WasUp: true}); err != nil {
 		return err
 	}
-	if err := l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, false)}); err != nil {
-		return errors.Join(&RestoreError{Now: container.Suspended, Err: err}, l.Finish())
+	if mf.Volume != "" {
+		if err := m.renew(ctx, l, mf.Volume); err != nil {
+			return errors.Join(err, l.Finish())
+		}
 	}
-	return m.resumed(l)
+	err = l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, false), Commit: committer(l, stepRunning)})
+	switch {
+	case err == nil:
+		return m.resumed(ctx, l)
+	case l.State.Intent.Step == stepRunning: // it ran, and has ended since
+		return errors.Join(&RestoreError{Now: container.Stopped, Err: err}, m.resumed(ctx, l))
+	}
+	return errors.Join(&RestoreError{Now: container.Suspended, Err: err}, l.Finish())
 }
 
-// resumed commits: from here the running processes are the container.
-func (m *Manager) resumed(l *container.Locked) error {
-	image := l.State.Suspended
+// resumed drops the image; the running processes are the container.
+func (m *Manager) resumed(ctx context.Context, l *container.Locked) error {
+	err := m.dropImage(ctx, l, l.State.Suspended)
 	l.State.Suspended = ""
-	if err := l.Finish(); err != nil {
-		return err
-	}
-	if image == "" {
-		return nil
-	}
-	return statefile.RemoveTree(m.dir(l.Config.UID, image))
+	return errors.Join(err, l.Finish())
 }
 
 func (m *Manager) image(mf Manifest, tcpClose bool) *container.Image {

@@ -22,7 +22,7 @@ func (l *Locked) adopt(ctx context.Context) error {
 	l.m.log().Info("adopt a container whose supervisor died", "container", l.Config.Name)
 	req := l.request(LaunchOptions{Timeout: 30 * time.Second})
 	req.Adopt = true
-	_, err = l.m.callSupervisor(ctx, req)
+	_, err = l.m.callSupervisor(ctx, req, nil)
 	if err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
@@ -107,6 +107,21 @@ func (s *supervisor) holdConsole(initPID int) (pid int, start uint64, err error)
 	}
 	go func() { _ = cmd.Wait() }() // ends with init; its result says nothing
 	return cmd.Process.Pid, startTime(cmd.Process.Pid), nil
+}
+
+// keepHeld starts another holder when the one there was has ended.
+func (s *supervisor) keepHeld() error {
+	if s.console == nil {
+		return nil
+	}
+	run, err := s.m.readRun(s.req.UID)
+	if err != nil || !run.Alive() || startTime(run.Holder) == run.HolderStart {
+		return err
+	}
+	if run.Holder, run.HolderStart, err = s.holdConsole(run.PID); err != nil {
+		return err
+	}
+	return runSchema.Write(s.m.runFile(s.req.UID), run)
 }
 
 // hold is the holder's main.

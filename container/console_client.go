@@ -29,7 +29,7 @@ const inputLinger = 300 * time.Millisecond
 // the container is still there. Errors: ErrState, ErrNoConsole.
 func (m *Manager) Console(ctx context.Context, name string, o ConsoleOptions) (detached bool, err error) {
 	defer wrapOp("console", name, &err)
-	info, err := m.Get(ctx, name)
+	info, err := m.get(name)
 	if err != nil {
 		return false, err
 	}

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ func (p Place) String() string {
 // read: its processes would find files changed. Errors: ErrNotFound, ErrState,
 // ErrNoSupport, those of the files.
 func (m *Manager) Copy(ctx context.Context, from, to Place) (err error) {
-	defer wrapOp("cp", from.Container+to.Container, &err)
+	defer wrapOp("cp", cmp.Or(to.Container, from.Container), &err)
 	for _, p := range []Place{from, to} {
 		if p.Path == "" {
 			return fmt.Errorf("%w: no path in %q", ErrConfig, p.String())
@@ -76,7 +77,7 @@ func (m *Manager) openEnd(ctx context.Context, p Place, write bool) (*end, error
 	if p.Container == "" {
 		return &end{Place: p, root: unix.AT_FDCWD}, nil
 	}
-	info, err := m.Get(ctx, p.Container)
+	info, err := m.get(p.Container)
 	if err != nil {
 		return nil, err
 	}

@@ -85,28 +85,25 @@ func (e *end) target(base string, dir bool) (int, string, error) {
 	return fd, name, err
 }
 
-// stream copies from or to something on the host that is neither file nor
-// directory, such as /dev/stdin and /dev/stdout.
-func stream(ctx context.Context, from int, st unix.Stat_t, src, dst *end) (bool, error) {
-	special := src.Container == "" && !isDir(st) && st.Mode&unix.S_IFMT != unix.S_IFREG
-	var to unix.Stat_t
-	if dst.Container == "" && unix.Stat(dst.Path, &to) == nil && !isDir(to) && to.Mode&unix.S_IFMT != unix.S_IFREG {
+// stream copies from or to something on the host that is to be read or written
+// where it is: devices, pipes and, as with cp, links that were named as the
+// destination. /dev/stdout is a link, whatever it stands for.
+func stream(ctx context.Context, from int, st unix.Stat_t, src, dst *end) (handled bool, err error) {
+	if dst.Container == "" && isThrough(dst.Path) {
 		if isDir(st) {
 			return true, dst.pathError("copy a directory to", dst.Path, unix.ENOTDIR)
 		}
-		out, err := os.OpenFile(dst.Path, os.O_WRONLY, 0)
+		out, err := os.OpenFile(dst.Path, os.O_WRONLY|os.O_TRUNC, 0)
 		if err != nil {
 			return true, err
 		}
-		defer out.Close()
 		in, err := reopen(from, src.Path, unix.O_RDONLY)
 		if err != nil {
-			return true, err
+			return true, errors.Join(err, out.Close())
 		}
-		defer in.Close()
-		return true, copyData(ctx, out, in)
+		return true, errors.Join(copyData(ctx, out, in), in.Close(), out.Close())
 	}
-	if !special {
+	if src.Container != "" || isDir(st) || st.Mode&unix.S_IFMT == unix.S_IFREG {
 		return false, nil
 	}
 	in, err := os.Open(src.Path)
@@ -121,6 +118,16 @@ func stream(ctx context.Context, from int, st unix.Stat_t, src, dst *end) (bool,
 	}
 	defer unix.Close(into)
 	return true, writeFile(ctx, in, into, name, 0o644)
+}
+
+// isThrough says whether a path of the host leads, through links or not, to
+// something that must not be replaced by a new file.
+func isThrough(path string) bool {
+	var itself, behind unix.Stat_t
+	if unix.Lstat(path, &itself) != nil || unix.Stat(path, &behind) != nil || isDir(behind) {
+		return false
+	}
+	return itself.Mode&unix.S_IFMT != unix.S_IFREG
 }
 
 // tree copies what is below one directory.
@@ -173,7 +180,7 @@ func (t *tree) node(from int, st unix.Stat_t, into int, name, what string) {
 	case unix.S_IFLNK:
 		err = copyLink(from, into, name)
 	default:
-		err = fmt.Errorf("%w: not copied, it is a device, a socket or a fifo", ErrNoSupport)
+		err = fmt.Errorf("not copied, a device, a socket or a fifo: %w", ErrNoSupport)
 	}
 	if err != nil {
 		t.fail(what, err)

@@ -32,7 +32,7 @@ type ExecOptions struct {
 // Errors: ErrState, runc.CommandError (125, 126, 127).
 func (m *Manager) Exec(ctx context.Context, name string, o ExecOptions) (code int, err error) {
 	defer wrapOp("exec", name, &err)
-	info, err := m.Get(ctx, name)
+	info, err := m.get(name)
 	if err != nil {
 		return -1, err
 	}

@@ -43,6 +43,12 @@ func (l *Locked) Begin(in Intent) error {
 // Finish records that no operation is under way any more.
 func (l *Locked) Finish() error { return l.finish() }
 
+// Settled lets a container go on whose launch was interrupted after the commit,
+// and gives it a supervisor; of one that has ended since, nothing is left.
+func (l *Locked) Settled(ctx context.Context) error {
+	return errors.Join(l.Release(ctx, false), l.tidy(ctx))
+}
+
 // Tidy clears what a run that has ended left.
 func (l *Locked) Tidy(ctx context.Context) error { return l.tidy(ctx) }
 
@@ -55,9 +61,9 @@ func (l *Locked) Silence(ctx context.Context) error { return netns.Silence(ctx, 
 func (l *Locked) Rejoin(ctx context.Context) error { return netns.Join(ctx, l.Config.netConfig()) }
 
 // Release lets a container go on whose dump was interrupted or failed: it waits
-// until no CRIU traces its tasks, removes CRIU's packet filter, thaws and plugs
-// the network in. With stayFrozen it was paused before and stays so. A container
-// that was not frozen is not disturbed.
+// until no CRIU traces its tasks, gives them their connections back, removes
+// CRIU's packet filter, thaws and plugs the network in. With stayFrozen it was
+// paused before and stays so. A container that was not frozen is not disturbed.
 func (l *Locked) Release(ctx context.Context, stayFrozen bool) error {
 	run, err := l.m.readRun(l.Config.UID)
 	if err != nil || !run.Alive() {
@@ -80,6 +86,8 @@ func (l *Locked) Release(ctx context.Context, stayFrozen bool) error {
 	if err != nil {
 		return err
 	}
+	// Connections first: as long as the network is locked nothing comes in that
+	// a process could fail to read.
 	err = errors.Join(criu.EndRepair(pids), netns.CleanLocks(ctx, run.PID), l.Rejoin(ctx))
 	if stayFrozen {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -31,6 +32,11 @@ type LaunchOptions struct {
 	Image   *Image // nil: a fresh start
 	Volume  string // the root; "" is the current one
 	Timeout time.Duration
+	// Commit is called, with an image, when all processes are there and none has
+	// run yet nor heard from the outside. When it fails they are ended as if they
+	// had never been; afterwards they are the container, whatever becomes of
+	// the caller.
+	Commit func() error
 }
 
 // launchRequest is what the supervisor is told, over a socket on descriptor 3.
@@ -51,6 +57,7 @@ type launchRequest struct {
 
 type launchReply struct {
 	PID    int         `json:"pid"`
+	Ready  bool        `json:"ready,omitempty"` // not the last one: waits for a commit
 	Phases []phase     `json:"phases"`
 	Error  string      `json:"error,omitempty"`
 	CRIU   *criu.Error `json:"criu,omitempty"`
@@ -78,7 +85,8 @@ func (l *Locked) spec() runc.Spec {
 }
 
 // Launch starts the supervisor, which makes or restores init, and waits until
-// init runs. On an error nothing of the attempt is left.
+// init runs. On an error nothing of the attempt is left. An error after Commit
+// was called with success means that the restored processes ran and have ended.
 func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
 	start := time.Now()
 	if o.Timeout == 0 {
@@ -87,17 +95,29 @@ func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
 	if err := l.sweep(ctx); err != nil {
 		return fmt.Errorf("clear what an earlier run left: %w", err)
 	}
-	for _, d := range []string{l.m.RunRoot, l.m.runDir(l.Config.UID)} {
-		if err := os.MkdirAll(d, 0o711); err != nil {
-			return err
-		}
+	run := l.m.runDir(l.Config.UID)
+	if err := os.MkdirAll(run, 0o711); err != nil {
+		return err
+	}
+	if err := os.Chmod(run, 0o711); err != nil { // whatever the umask
+		return err
 	}
 	if o.Image != nil {
 		if err := l.m.CRIU.EnsureKdat(ctx, ""); err != nil {
 			l.m.log().Warn("no kernel feature cache for CRIU, it will be slower", "err", err)
 		}
 	}
-	reply, err := l.m.callSupervisor(ctx, l.request(o))
+	committed := false
+	reply, err := l.m.callSupervisor(ctx, l.request(o), func() (err error) {
+		if o.Commit != nil {
+			err = o.Commit()
+		}
+		committed = err == nil
+		return err
+	})
+	if err != nil && committed {
+		err = l.outlived(ctx, err)
+	}
 	l.m.trace("launch", start)
 	for _, p := range reply.Phases {
 		if l.m.Trace != nil {
@@ -106,6 +126,22 @@ func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
 	}
 	if err != nil {
 		return errors.Join(err, l.sweep(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// outlived looks after an init that lost its supervisor after the commit.
+func (l *Locked) outlived(ctx context.Context, cause error) error {
+	run, err := l.m.readRun(l.Config.UID)
+	if err == nil && !run.Alive() {
+		return cause
+	}
+	if err == nil {
+		l.m.log().Warn("the supervisor was lost, init lives", "container", l.Config.Name, "err", cause)
+		err = l.Settled(context.WithoutCancel(ctx))
+	}
+	if err != nil {
+		return errors.Join(cause, err)
 	}
 	return nil
 }
@@ -121,8 +157,9 @@ func (l *Locked) request(o LaunchOptions) launchRequest {
 	}
 }
 
-// callSupervisor starts the supervisor and waits for its one reply.
-func (m *Manager) callSupervisor(ctx context.Context, req launchRequest) (launchReply, error) {
+// callSupervisor starts the supervisor and waits for its reply. With an image it
+// asks before the processes run; commit says whether they may.
+func (m *Manager) callSupervisor(ctx context.Context, req launchRequest, commit func() error) (launchReply, error) {
 	var reply launchReply
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -158,15 +195,37 @@ func (m *Manager) callSupervisor(ctx context.Context, req launchRequest) (launch
 	if _, err := conn.Write(b); err != nil {
 		return reply, fmt.Errorf("talk to the supervisor: %w", err)
 	}
-	buf := make([]byte, 1<<20)
-	n, err := conn.Read(buf)
-	if err != nil || n == 0 {
+	if reply, err = hear(conn); err == nil && reply.Ready {
+		if err = commit(); err == nil {
+			// One that is gone is noticed when it does not answer.
+			_, _ = conn.Write(goAhead)
+			reply, err = hear(conn)
+		} else {
+			conn.Close() // which ends what was restored
+			<-exited
+			return reply, fmt.Errorf("commit: %w", err)
+		}
+	}
+	if err != nil {
 		return reply, m.lostSupervisor(ctx, cmd, exited, req, err)
 	}
-	if err := json.Unmarshal(buf[:n], &reply); err != nil {
-		return reply, fmt.Errorf("the supervisor's reply: %w", err)
-	}
 	return reply, reply.err()
+}
+
+// goAhead is what a supervisor that is ready is sent.
+var goAhead = []byte("go")
+
+// hear reads one message of the supervisor.
+func hear(conn net.Conn) (r launchReply, err error) {
+	buf := make([]byte, 1<<20)
+	n, err := conn.Read(buf)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err == nil {
+		err = json.Unmarshal(buf[:n], &r)
+	}
+	return r, err
 }
 
 // lostSupervisor ends a supervisor that gave no answer.

@@ -257,6 +257,7 @@ func (l *Locked) End(ctx context.Context) error {
 	if err := l.awaitSupervisor(ctx); err != nil {
 		return err
 	}
+	l.m.trace("end.supervisor", start)
 	var exit Exit
 	if err := exitSchema.Read(l.m.exitFile(l.Config.UID), &exit); err == nil {
 		l.State.LastExit = &exit

@@ -24,7 +24,7 @@ const logPoll = 150 * time.Millisecond
 // log is no error.
 func (m *Manager) Logs(ctx context.Context, name string, w io.Writer, o LogOptions) (err error) {
 	defer wrapOp("logs", name, &err)
-	if _, err := m.Get(ctx, name); err != nil {
+	if _, err := m.get(name); err != nil {
 		return err
 	}
 	f := logFile{path: m.LogFile(name), out: w}

@@ -182,6 +182,10 @@ func (m *Manager) read(name string) (Config, State, error) {
 // Get reads one container without holding it.
 func (m *Manager) Get(_ context.Context, name string) (info Info, err error) {
 	defer wrapOp("inspect", name, &err)
+	return m.get(name)
+}
+
+func (m *Manager) get(name string) (info Info, err error) {
 	if err := CheckName(name); err != nil {
 		return Info{}, err
 	}

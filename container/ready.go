@@ -22,7 +22,7 @@ const readyPoll = 250 * time.Millisecond
 func (m *Manager) WaitReady(ctx context.Context, name string) (state string, err error) {
 	defer wrapOp("wait for", name, &err)
 	for {
-		info, err := m.Get(ctx, name)
+		info, err := m.get(name)
 		if err != nil {
 			return "", err
 		}

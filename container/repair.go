@@ -35,6 +35,13 @@ func (m *Manager) Repair(ctx context.Context, name string) (done []string, err e
 	if err != nil {
 		return nil, err
 	}
+	half, err := statefile.SweepTemp(m.dir(name))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range half {
+		done = append(done, fmt.Sprintf("%s: removed the half-written %s", name, f))
+	}
 	switch {
 	case before.State.Intent != nil:
 		done = append(done, fmt.Sprintf("%s: settled an interrupted %s, now %s", name, before.State.Intent.Op, status))

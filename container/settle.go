@@ -165,12 +165,13 @@ func (l *Locked) sweep(ctx context.Context) error {
 	// than with errors.
 	blackhole := l.State.Suspended != "" || l.State.Intent != nil && l.State.Intent.WasUp
 	spec := l.spec()
-	return errors.Join(
-		g.KillAll(ctx), g.Remove(ctx),
-		netns.Leave(ctx, c.netConfig(), blackhole),
-		runc.Forget(spec.StateDir, spec.ID),
-		statefile.RemoveTree(l.m.runDir(c.UID)),
-	)
+	start := time.Now()
+	err = errors.Join(g.KillAll(ctx), g.Remove(ctx))
+	l.m.trace("sweep.cgroup", start)
+	start = time.Now()
+	err = errors.Join(err, netns.Leave(ctx, c.netConfig(), blackhole))
+	l.m.trace("sweep.network", start)
+	return errors.Join(err, runc.Forget(spec.StateDir, spec.ID), statefile.RemoveTree(l.m.runDir(c.UID)))
 }
 
 // erase removes a container and everything of it. Idempotent.
@@ -183,6 +184,10 @@ func (l *Locked) erase(ctx context.Context) error {
 		return err
 	}
 	if err := l.deleteVolumes(ctx); err != nil {
+		return err
+	}
+	// Without a configuration the rest is debris, whatever a kill leaves of it.
+	if err := ignoreAbsent(os.Remove(l.m.configFile(l.Config.Name))); err != nil {
 		return err
 	}
 	return statefile.RemoveTree(l.m.dir(l.Config.Name))

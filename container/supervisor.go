@@ -28,6 +28,11 @@ type supervisor struct {
 	log     *slog.Logger
 	console *console
 	phases  []phase
+	// conn leads to the caller until it was answered.
+	conn net.Conn
+	// committed: the caller wants a restored container even should it not hear
+	// that it runs.
+	committed bool
 }
 
 // instance is one life of init.
@@ -42,6 +47,8 @@ func supervise() int {
 	// Caught, not ignored: an ignored signal stays so in what is executed, and
 	// CRIU's helper processes, like a container's, are ended with SIGTERM.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
+	// A container's root must reach the directories that are made here.
+	unix.Umask(0o022)
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	unix.CloseOnExec(3)
 	f := os.NewFile(3, "caller")
@@ -51,7 +58,7 @@ func supervise() int {
 		log.Error("no caller", "err", err)
 		return 2
 	}
-	s := &supervisor{log: log}
+	s := &supervisor{log: log, conn: conn}
 	if err := s.hear(conn); err != nil {
 		log.Error("bad request", "err", err)
 		return 2
@@ -69,7 +76,7 @@ func supervise() int {
 	}
 	heard := s.answer(conn, launchReply{PID: inst.pid, Phases: s.phases})
 	conn.Close()
-	if !heard && !s.req.Adopt { // the caller is gone: nobody wants this container
+	if !heard && !s.req.Adopt && !s.committed { // the caller is gone: nobody wants this container
 		s.discard(inst)
 		return 1
 	}

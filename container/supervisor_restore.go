@@ -1,9 +1,12 @@
 package container
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,8 +18,9 @@ import (
 )
 
 // restore brings init back from an image. The network is plugged into the new
-// namespace while CRIU waits, and its host side joins only when CRIU unlocks: a
-// packet that came in between would be answered with a reset.
+// namespace while CRIU waits, and its host side joins as the last, when the
+// caller has committed: a packet that came in earlier would be answered with a
+// reset, and what processes have acknowledged must not be undone.
 func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance, error) {
 	began := time.Now()
 	rt, err := runc.Restore(req.Image.Runtime, req.Spec)
@@ -39,22 +43,21 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	if err != nil {
 		clean := context.WithoutCancel(ctx)
 		masters.close()
+		if s.console != nil {
+			s.console.close()
+			s.console = nil
+		}
 		s.keepLog(err, work)
-		return nil, errors.Join(err, s.group.KillAll(clean), netns.Leave(clean, req.Net, true), rt.Undo(), s.group.Remove(clean))
+		// Without a link no peer is told that its connections end.
+		return nil, errors.Join(err, netns.Leave(clean, req.Net, true), s.group.KillAll(clean), rt.Undo(),
+			s.group.Remove(clean), ignoreAbsent(os.Remove(s.m.runFile(req.UID))))
 	}
 	s.phase("restore", began)
 	s.phases = append(s.phases, phase{Name: "restore.forking", Took: stats.Forking}, phase{Name: "restore.memory", Took: stats.Restore})
 	began = time.Now()
 	inst := &instance{pid: pid, wait: func() (int, error) { return waitChild(pid) }}
 	// CRIU brings the freezer back as it was at the cut: frozen.
-	err = s.group.Thaw()
-	if err == nil {
-		err = s.serveConsole(masters.take())
-	}
-	if err == nil {
-		err = s.record(pid)
-	}
-	if err != nil {
+	if err := s.group.Thaw(); err != nil {
 		s.discard(inst)
 		return nil, err
 	}
@@ -74,28 +77,75 @@ func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.
 		if err := rt.Save(ev.PID); err != nil {
 			return fmt.Errorf("record the runtime state: %w", err)
 		}
-	case criu.EventNetworkUnlock:
-		if err := netns.Join(ctx, req.Net); err != nil {
-			return err
-		}
-		s.phase("restore.join", began)
 	case criu.EventPreResume:
-		pid, err := rt.PID()
-		if err != nil {
-			return err
-		}
-		pids, err := s.group.PIDs()
-		if err != nil {
-			return err
-		}
-		if err := rt.Check(pid, pids); err != nil {
-			return err
-		}
-		return masters.complete(pid, req.Spec.IDs)
+		return s.complete(ctx, req, rt, masters)
 	case criu.EventOrphanPTSMaster:
 		return masters.add(ev.Files)
 	}
 	return nil
+}
+
+// complete is called when all is restored and nothing has run. The container is
+// recorded before the caller commits, so that from then on it can be found even
+// should this process end.
+func (s *supervisor) complete(ctx context.Context, req launchRequest, rt *runc.Restored, masters *masters) error {
+	pid, err := rt.PID()
+	if err != nil {
+		return err
+	}
+	pids, err := s.group.PIDs()
+	if err != nil {
+		return err
+	}
+	if err := rt.Check(pid, pids); err != nil {
+		return err
+	}
+	if err := masters.complete(pid, req.Spec.IDs); err != nil {
+		return err
+	}
+	if err := s.serveConsole(masters.take()); err != nil {
+		return err
+	}
+	if err := s.record(pid); err != nil {
+		return err
+	}
+	if err := s.askCommit(ctx, pid); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := netns.Join(ctx, req.Net); err != nil {
+		return err
+	}
+	s.phase("restore.join", began)
+	return nil
+}
+
+// askCommit waits for the caller's word that the container may run.
+func (s *supervisor) askCommit(ctx context.Context, pid int) error {
+	began := time.Now()
+	b, err := json.Marshal(launchReply{PID: pid, Ready: true})
+	if err != nil {
+		return err
+	}
+	if d, ok := ctx.Deadline(); ok {
+		if err := s.conn.SetDeadline(d); err != nil {
+			return err
+		}
+	}
+	if _, err := s.conn.Write(b); err != nil {
+		return fmt.Errorf("ask the caller: %w", err)
+	}
+	word := make([]byte, len(goAhead))
+	n, err := s.conn.Read(word)
+	if err == nil && !bytes.Equal(word[:n], goAhead) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("the caller does not want it any more: %w", err)
+	}
+	s.committed = true
+	s.phase("restore.commit", began)
+	return s.conn.SetDeadline(time.Time{})
 }
 
 // waitChild waits for a restored init, which CRIU made a child of this process.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/ctctl/ctctl/internal/statefile"
@@ -28,9 +29,11 @@ func (s *supervisor) stay(inst *instance) {
 	for {
 		began := time.Now()
 		ended := make(chan struct{})
-		go s.watch(ended) // ends when ended is closed
+		var watching sync.WaitGroup
+		watching.Go(func() { s.watch(ended) })
 		code, err := inst.wait()
 		close(ended)
+		watching.Wait() // it writes to the run directory
 		if err != nil {
 			s.log.Error("wait", "err", err)
 		}

@@ -7,12 +7,12 @@ import (
 	"github.com/ctctl/ctctl/internal/statefile"
 )
 
-// watchInterval is how often a supervisor looks whether its container was left
-// frozen.
+// watchInterval is how often a supervisor looks after its container.
 const watchInterval = time.Second
 
 // watch lets a container go on that a killed operation left frozen, without
-// waiting for somebody to come by. It returns when stop is closed.
+// waiting for somebody to come by, and replaces a console's holder that was
+// killed. It returns when stop is closed.
 func (s *supervisor) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -21,6 +21,9 @@ func (s *supervisor) watch(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-tick.C:
+		}
+		if err := s.keepHeld(); err != nil {
+			s.log.Error("hold the console again", "err", err)
 		}
 		frozen, err := s.group.Frozen()
 		if err != nil || !frozen {

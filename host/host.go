@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,27 +85,22 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 		return nil, ErrNotRoot
 	}
 	o = o.withDefaults()
-	for _, d := range []struct {
-		path string
-		mode fs.FileMode
-	}{{o.StateRoot, 0o700}, {o.RunRoot, 0o711}} {
-		if err := os.MkdirAll(d.path, d.mode); err != nil {
-			return nil, err
-		}
-	}
-	h := &Host{Options: o}
-	if err := h.settings(ctx); err != nil {
+	if err := errors.Join(makeRoot(o.StateRoot, 0o700), makeRoot(o.RunRoot, 0o711)); err != nil {
 		return nil, err
 	}
-	if err := h.openStorage(ctx); err != nil {
-		return nil, fmt.Errorf("open the storage: %w", err)
+	h := &Host{Options: o}
+	if err := h.settle(ctx); err != nil {
+		return nil, err
 	}
 	engine, err := criu.Find(o.CRIU)
-	if err != nil && !errors.Is(err, criu.ErrNotInstalled) {
+	switch {
+	case errors.Is(err, criu.ErrNotInstalled), errors.Is(err, criu.ErrTooOld):
+		engine.Unusable = err // everything but checkpoints works
+	case err != nil:
 		return nil, errors.Join(err, h.close())
 	}
 	engine.Log = o.Log
-	h.CRIU = engine // without CRIU everything but checkpoints works
+	h.CRIU = engine
 	h.wire()
 	return h, nil
 }
@@ -131,10 +127,31 @@ func absolute(p string) string {
 	return p
 }
 
-// settings reads host.json, or makes it.
-func (h *Host) settings(ctx context.Context) error {
+// makeRoot makes a directory with that mode, whatever the umask; one that is
+// there keeps its own.
+func makeRoot(path string, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	err := os.Mkdir(path, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// settle reads host.json and opens the storage that it names. A new host gets the
+// file only when its storage could be opened, so that a machine without btrfs has
+// not chosen it for ever.
+func (h *Host) settle(ctx context.Context) error {
 	path := filepath.Join(h.Options.StateRoot, "host.json")
 	err := settingsSchema.Read(path, &h.Settings)
+	if err == nil {
+		return h.openStorage(ctx)
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -143,21 +160,32 @@ func (h *Host) settings(ctx context.Context) error {
 		return err
 	}
 	err = settingsSchema.Read(path, &h.Settings)
-	if errors.Is(err, fs.ErrNotExist) {
-		h.Settings = Settings{
-			Storage: "btrfs",
-			AutoV4:  netip.MustParsePrefix("10.157.0.0/16"),
-			AutoV6:  netip.MustParsePrefix("fd9c:7c71:9d::/64"),
+	switch {
+	case err == nil: // somebody else was first
+		err = h.openStorage(ctx)
+	case errors.Is(err, fs.ErrNotExist):
+		h.Settings = newSettings()
+		if err = h.openStorage(ctx); err == nil {
+			err = settingsSchema.Write(path, &h.Settings)
 		}
-		if s := os.Getenv("CTCTL_STORAGE"); s != "" {
-			h.Settings.Storage = s
-		}
-		err = settingsSchema.Write(path, &h.Settings)
 	}
 	return errors.Join(err, lock.Unlock())
 }
 
-func (h *Host) openStorage(ctx context.Context) error {
+func newSettings() Settings {
+	return Settings{
+		Storage: cmp.Or(os.Getenv("CTCTL_STORAGE"), "btrfs"),
+		AutoV4:  netip.MustParsePrefix("10.157.0.0/16"),
+		AutoV6:  netip.MustParsePrefix("fd9c:7c71:9d::/64"),
+	}
+}
+
+func (h *Host) openStorage(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open the storage: %w", err)
+		}
+	}()
 	switch h.Settings.Storage {
 	case "btrfs":
 		d, err := btrfs.Open(ctx, btrfs.Options{Root: h.Options.StateRoot, PoolBytes: h.Settings.PoolBytes, Log: h.Options.Log})
@@ -172,7 +200,7 @@ func (h *Host) openStorage(ctx context.Context) error {
 		}
 		h.Volumes, h.close, h.detach = d, d.Close, d.Detach
 	default:
-		return fmt.Errorf("%s: storage: %q is neither btrfs nor dir", filepath.Join(h.Options.StateRoot, "host.json"), h.Settings.Storage)
+		return fmt.Errorf("%w: $CTCTL_STORAGE or storage in %s: %q is neither btrfs nor dir", storage.ErrUnsupported, filepath.Join(h.Options.StateRoot, "host.json"), h.Settings.Storage)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/storage"
 )
@@ -17,7 +18,7 @@ import (
 // error is among those returned.
 func (h *Host) Repair(ctx context.Context, name string) (done []string, err error) {
 	if name != "" {
-		return h.Containers.Repair(ctx, name)
+		return h.repairOne(ctx, name)
 	}
 	names, err := h.Containers.Names()
 	if err != nil {
@@ -25,7 +26,7 @@ func (h *Host) Repair(ctx context.Context, name string) (done []string, err erro
 	}
 	var errs []error
 	for _, n := range names {
-		d, err := h.Containers.Repair(ctx, n)
+		d, err := h.repairOne(ctx, n)
 		done, errs = append(done, d...), append(errs, err)
 	}
 	for _, f := range []func(context.Context) ([]string, error){h.Containers.Sweep, h.sweepTemplates, h.sweepVolumes, h.sweepImages} {
@@ -33,6 +34,21 @@ func (h *Host) Repair(ctx context.Context, name string) (done []string, err erro
 		done, errs = append(done, d...), append(errs, err)
 	}
 	return done, errors.Join(errs...)
+}
+
+func (h *Host) repairOne(ctx context.Context, name string) (done []string, err error) {
+	done, err = h.Containers.Repair(ctx, name)
+	if err != nil {
+		return done, err
+	}
+	removed, err := h.Checkpoints.Collect(ctx, name)
+	for _, r := range removed {
+		done = append(done, name+": removed the forgotten "+r)
+	}
+	if errors.Is(err, container.ErrNotFound) { // its create or destroy was interrupted
+		err = nil
+	}
+	return done, err
 }
 
 func (h *Host) sweepTemplates(ctx context.Context) ([]string, error) {

@@ -12,6 +12,8 @@ import (
 type Engine struct {
 	// Binary is the path of the criu executable.
 	Binary string
+	// Unusable says why there is none; operations return it.
+	Unusable error
 	// Log receives what is worth knowing but is no error; nil discards.
 	Log *slog.Logger
 }

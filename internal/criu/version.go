@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os/exec"
@@ -38,8 +39,12 @@ func (v Version) Less(w Version) bool {
 	return v.Sublevel < w.Sublevel
 }
 
-// Version runs `criu --version`.
+// Version runs `criu --version`. Every dump and restore asks for it beforehand, so
+// an engine without a binary says there why it has none.
 func (e Engine) Version(ctx context.Context) (Version, error) {
+	if e.Binary == "" {
+		return Version{}, cmp.Or(e.Unusable, ErrNotInstalled)
+	}
 	cmd := exec.CommandContext(ctx, e.Binary, "--no-default-config", "--version")
 	cmd.WaitDelay = time.Second
 	cmd.Env = workerEnviron

@@ -1,0 +1,97 @@
+package host
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/ctctl/ctctl/internal/criu"
+	"github.com/ctctl/ctctl/internal/testutil"
+	"golang.org/x/sys/unix"
+)
+
+// openIn opens a host of plain directories below dir and closes it.
+func openIn(t *testing.T, dir string) (*Host, error) {
+	t.Helper()
+	h, err := Open(t.Context(), Options{StateRoot: filepath.Join(dir, "state"), RunRoot: filepath.Join(dir, "run")})
+	if err == nil {
+		t.Cleanup(func() {
+			if err := h.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return h, err
+}
+
+func TestAStorageThatCannotBeOpenedIsNotChosenForEver(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	dir := testutil.TempDir(t)
+	t.Setenv("CTCTL_STORAGE", "floppy")
+	if _, err := openIn(t, dir); err == nil {
+		t.Fatal("no error with a storage that does not exist")
+	}
+	t.Setenv("CTCTL_STORAGE", "dir")
+	if _, err := openIn(t, dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CTCTL_STORAGE", "btrfs")
+	h, err := openIn(t, dir)
+	if err != nil || h.Settings.Storage != "dir" {
+		t.Errorf("what was chosen did not stay: %+v, %v", h, err)
+	}
+}
+
+func TestTheRootsHaveTheirModesWhateverTheUmask(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	dir := testutil.TempDir(t)
+	t.Setenv("CTCTL_STORAGE", "dir")
+	old := unix.Umask(0o077)
+	_, err := openIn(t, dir)
+	unix.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{"state": 0o700, "run": 0o711} {
+		fi, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%s: %v %v, want %o", name, fi, err, want)
+		}
+	}
+}
+
+func TestARunRootThatIsThereKeepsItsMode(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	dir := testutil.TempDir(t)
+	t.Setenv("CTCTL_STORAGE", "dir")
+	run := filepath.Join(dir, "run")
+	if err := os.Mkdir(run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openIn(t, dir); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(run); err != nil || fi.Mode().Perm() != 0o755 {
+		t.Errorf("got %v %v", fi, err)
+	}
+}
+
+func TestAHostOpensWithoutAUsableCRIUAndSaysWhyWhenItIsNeeded(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	t.Setenv("CTCTL_STORAGE", "dir")
+	old := filepath.Join(testutil.TempDir(t), "criu")
+	if err := os.WriteFile(old, []byte("#!/bin/sh\necho Version: 3.17.1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{old: criu.ErrTooOld, "/absent/criu": criu.ErrNotInstalled} {
+		t.Setenv(criu.EnvBinary, path)
+		h, err := openIn(t, testutil.TempDir(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.CRIU.Version(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+	}
+}
