@@ -2,66 +2,133 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/host"
 	"github.com/urfave/cli/v2"
 )
 
 func newApp() *cli.App {
-	return &cli.App{
-		Name:                   "ctctl",
-		Usage:                  "containers that can be checkpointed: snapshot, roll back, suspend, resume",
-		Version:                version,
-		HideVersion:            true,
-		EnableBashCompletion:   true,
-		UseShortOptionHandling: true,
-		ExitErrHandler:         func(*cli.Context, error) {},
-		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return usageError{err.Error()} },
+	app := &cli.App{
+		Name:                      "ctctl",
+		Usage:                     "containers that can be checkpointed: snapshot, roll back, suspend, resume",
+		Version:                   version,
+		HideVersion:               true,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              wrongUsage,
+		Before:                    checkGlobals,
+		CustomAppHelpTemplate:     appHelp,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "format", Value: "table", Usage: "table, json, yaml, csv or ids"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only failures"},
+			&cli.StringFlag{Name: "format", Value: "table", Usage: "print `FORMAT`: " + strings.Join(formats, ", ")},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only data and failures"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "log what is done"},
-			&cli.StringFlag{Name: "state-root", Usage: "what survives a reboot", EnvVars: []string{"CTCTL_STATE_ROOT"}},
-			&cli.StringFlag{Name: "run-root", Usage: "what does not", EnvVars: []string{"CTCTL_RUN_ROOT"}},
-			&cli.StringFlag{Name: "criu", Usage: "the criu executable", EnvVars: []string{"CTCTL_CRIU"}},
+			&cli.StringFlag{Name: "state-root", Usage: "`DIR` with what survives a reboot (default: " + host.DefaultStateRoot + ")", EnvVars: []string{"CTCTL_STATE_ROOT"}},
+			&cli.StringFlag{Name: "run-root", Usage: "`DIR` with what does not (default: " + host.DefaultRunRoot + ")", EnvVars: []string{"CTCTL_RUN_ROOT"}},
+			&cli.StringFlag{Name: "criu", Usage: "`PATH` of the criu to use", EnvVars: []string{"CTCTL_CRIU"}},
 			&cli.BoolFlag{Name: "trace", Usage: "print how long each phase took", EnvVars: []string{"CTCTL_TRACE"}},
 		},
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usageError{fmt.Sprintf("no such command: %q; ctctl help lists them", c.Args().First())}
-			}
-			return cli.ShowAppHelp(c)
-		},
+		Action:   func(c *cli.Context) error { return cli.ShowAppHelp(c) },
 		Commands: commands(),
+	}
+	app.UsageText = flagLines("flags, anywhere before --", app.Flags)
+	return app
+}
+
+// commands are all of them, in the order in which they are listed.
+func commands() []*cli.Command {
+	all := slices.Concat(
+		[]*cli.Command{doctorCommand(), templateCommand(), createCommand()},
+		lifecycleCommands(),
+		[]*cli.Command{execCommand(), enterCommand(), consoleCommand(), logsCommand(), copyCommand(), scriptCommand()},
+		[]*cli.Command{snapshotCommand(), rollbackCommand(), suspendCommand(), resumeCommand(), repairCommand()},
+		[]*cli.Command{listCommand(), statusCommand(), inspectCommand(), renameCommand()},
+		[]*cli.Command{versionCommand(), completionCommand(), completeCommand(), manCommand(), detachCommand()},
+	)
+	settle(all, "")
+	return all
+}
+
+// settle gives every command what all have in common.
+func settle(cmds []*cli.Command, above string) {
+	for _, c := range cmds {
+		c.HideHelpCommand = true // a container may be called help
+		c.OnUsageError = wrongUsage
+		c.UsageText = flagLines("flags", c.Flags) + exampleLines(above+c.Name)
+		c.CustomHelpTemplate = commandHelp
+		if len(c.Subcommands) > 0 {
+			c.CustomHelpTemplate = familyHelp
+		}
+		settle(c.Subcommands, above+c.Name+" ")
 	}
 }
 
-// withHost opens the host for a command and closes it.
-func withHost(c *cli.Context, do func(ctx context.Context, h *host.Host) error) error {
+func wrongUsage(c *cli.Context, err error, _ bool) error {
+	name := ""
+	if c.Command != nil {
+		name = commandName(c)
+	}
+	text := strings.ReplaceAll(err.Error(), "for flag -", "for --") // the library's spelling
+	return usageError{msg: strings.TrimPrefix(name+": ", ": ") + text, command: name}
+}
+
+// commandName is the command as it is typed: "snapshot create".
+func commandName(c *cli.Context) string { return strings.TrimPrefix(c.Command.HelpName, "ctctl ") }
+
+func checkGlobals(c *cli.Context) error {
+	if f := c.String("format"); !slices.Contains(formats, f) {
+		return usageError{msg: fmt.Sprintf("--format: %s is none of %s", quoteWord(f), strings.Join(formats, ", "))}
+	}
+	if c.Bool("quiet") && c.Bool("verbose") {
+		return usageError{msg: "--quiet and --verbose exclude each other"}
+	}
+	return nil
+}
+
+// session is a command at work: the open host and the way to people.
+type session struct {
+	*host.Host
+	c    *cli.Context
+	talk *progress
+}
+
+// withHost opens the host for a command and closes it. What is wrong with the
+// command line is found out before.
+func withHost(c *cli.Context, phase string, do func(ctx context.Context, s *session) error) (err error) {
+	p := newProgress(c.App.ErrWriter, progressFor(c))
+	defer p.stop()
+	p.say(phase)
 	o := host.Options{
-		StateRoot: c.String("state-root"), RunRoot: c.String("run-root"), CRIU: c.String("criu"), Log: logger(c),
+		StateRoot: c.String("state-root"), RunRoot: c.String("run-root"), CRIU: c.String("criu"),
+		Log: logger(c, p), Progress: p.say,
 	}
 	if c.Bool("trace") {
 		o.Trace = func(phase string, d time.Duration) {
-			fmt.Fprintf(os.Stderr, "trace %-24s %9.3f ms\n", phase, float64(d.Microseconds())/1000)
+			fmt.Fprintf(p, "trace %-24s %9.3f ms\n", phase, span(d))
 		}
 	}
 	h, err := host.Open(c.Context, o)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", commandName(c), err)
 	}
-	defer h.Close()
-	return do(c.Context, h)
+	defer func() {
+		if cerr := h.Close(); cerr != nil {
+			err = errors.Join(err, cerr)
+		}
+	}()
+	return do(c.Context, &session{Host: h, c: c, talk: p})
 }
 
-func logger(c *cli.Context) *slog.Logger {
+func logger(c *cli.Context, w io.Writer) *slog.Logger {
 	level := slog.LevelWarn
-	var w io.Writer = os.Stderr
 	switch {
 	case c.Bool("verbose"):
 		level = slog.LevelDebug
@@ -71,19 +138,76 @@ func logger(c *cli.Context) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// names takes one or more container names.
-func names(c *cli.Context) ([]string, error) {
-	if !c.Args().Present() {
-		return nil, usageError{c.Command.HelpName + ": say which container"}
+// confirm tells people, on stderr, what was done.
+func (s *session) confirm(format string, args ...any) {
+	if !s.c.Bool("quiet") {
+		fmt.Fprintln(s.talk, printable(fmt.Sprintf(format, args...)))
 	}
-	return c.Args().Slice(), nil
+}
+
+// containers takes the names of one or more containers.
+func containers(c *cli.Context) ([]string, error) {
+	list := c.Args().Slice()
+	if len(list) == 0 {
+		return nil, misuse(c, "say which container")
+	}
+	var out []string
+	for _, n := range list {
+		if err := containerName(c, n); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+func containerName(c *cli.Context, name string) error {
+	if err := container.CheckName(name); err != nil {
+		return misuse(c, "%s is no container name: use a-z, 0-9 and '-', 1 to 63 characters, not beginning with '-'", quoteWord(name))
+	}
+	return nil
 }
 
 // arguments takes between least and most arguments.
-func arguments(c *cli.Context, least, most int, want string) ([]string, error) {
-	a := c.Args().Slice()
-	if len(a) < least || most >= 0 && len(a) > most {
-		return nil, usageError{fmt.Sprintf("%s: wants %s", c.Command.HelpName, want)}
+func arguments(c *cli.Context, least, most int) ([]string, error) {
+	args, _, _ := tail(c)
+	switch {
+	case len(args) < least:
+		return nil, misuse(c, "wants %s", c.Command.ArgsUsage)
+	case len(args) > most && c.Command.ArgsUsage == "":
+		return nil, misuse(c, "takes no arguments, not %s", quoteWord(args[0]))
+	case len(args) > most:
+		return nil, misuse(c, "wants %s, not also %s", c.Command.ArgsUsage, quoteWord(args[most]))
 	}
-	return a, nil
+	return args, nil
+}
+
+// misuse is an error of the command line.
+func misuse(c *cli.Context, format string, args ...any) error {
+	name := commandName(c)
+	return usageError{msg: name + ": " + fmt.Sprintf(format, args...), command: name}
+}
+
+// each does the same to several containers. One that fails does not keep it from
+// the others.
+func each(c *cli.Context, doing string, do func(ctx context.Context, s *session, name string) error) error {
+	list, err := containers(c)
+	if err != nil {
+		return err
+	}
+	return withHost(c, doing+" "+strings.Join(list, ", "), func(ctx context.Context, s *session) error {
+		all := manyError{of: len(list)}
+		for _, n := range list {
+			s.talk.say(doing + " " + n)
+			if err := do(ctx, s, n); err != nil {
+				all.errs = append(all.errs, err)
+			}
+			if ctx.Err() != nil {
+				break
+			}
+		}
+		return all.result()
+	})
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/ctctl/ctctl/checkpoint"
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/host"
-	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/quota"
 	"github.com/ctctl/ctctl/storage"
 	"github.com/ctctl/ctctl/template"
 )
@@ -30,22 +30,106 @@ const (
 	codeResource    = 9
 	codeDump        = 10
 	codeRestore     = 11
-	codePeer        = 12
 	codeTimeout     = 13
 	codePartial     = 14
+	codeExec        = 125 // of exec: ctctl's own trouble
 	codeInterrupted = 130
 )
 
+// exitTable is what the man pages say of them.
+var exitTable = []struct {
+	code    int
+	meaning string
+}{
+	{0, "Done."},
+	{codeOther, "An error that has no code of its own."},
+	{codeUsage, "Unknown command or flag, or a bad value. Nothing was touched."},
+	{codeNotFound, "No such container, snapshot or template."},
+	{codeExists, "The name is taken."},
+	{codeState, "The container's state does not allow it."},
+	{codeBusy, "Another operation holds the container; the message names its process."},
+	{codePermission, "Not root, or the kernel refuses."},
+	{codeRefused, "Something that cannot be checkpointed was found before anything was frozen; of doctor: something fails."},
+	{codeResource, "No room, no memory, or an address that is in use."},
+	{codeDump, "The processes could not be checkpointed; the container still runs."},
+	{codeRestore, "The processes could not be restored; the container is as it was before."},
+	{codeTimeout, "A deadline passed."},
+	{codePartial, "Of several containers it went well for some only; each failure is listed."},
+	{codeExec, "Of exec, enter and runscript: ctctl itself failed. Else they end with the code of the command that ran inside, 126 when it cannot be executed, 127 when it was not found."},
+	{codeInterrupted, "Interrupted; the operation was undone first."},
+}
+
 // usageError is a call that can't be meant.
-type usageError struct{ msg string }
+type usageError struct {
+	msg     string
+	command string // whose help helps
+	hint    string
+}
 
 func (e usageError) Error() string { return e.msg }
 
-// codeError ends the program with a code and without a message: a command run
-// inside a container.
-type codeError int
+// codeError ends the program with a code of its own and, without an error, in
+// silence: a command run inside a container.
+type codeError struct {
+	code int
+	err  error
+}
 
-func (e codeError) Error() string { return "" }
+func (e codeError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+func (e codeError) Unwrap() error { return e.err }
+
+// manyError is what went wrong with some of several containers.
+type manyError struct {
+	of   int // how many containers there were
+	errs []error
+}
+
+func (e manyError) result() error {
+	switch {
+	case len(e.errs) == 0:
+		return nil
+	case e.of == 1:
+		return e.errs[0]
+	}
+	return e
+}
+
+func (e manyError) Error() string   { return errors.Join(e.errs...).Error() }
+func (e manyError) Unwrap() []error { return e.errs }
+
+// several parts an error of several containers.
+func several(err error) []error {
+	var many manyError
+	if errors.As(err, &many) {
+		return many.errs
+	}
+	return []error{err}
+}
+
+// codes is the one table of errors and numbers; the first that fits counts.
+var codes = []struct {
+	code int
+	errs []error
+}{
+	{codeBusy, []error{statefile.ErrBusy}},
+	{codeUsage, []error{
+		container.ErrName, container.ErrConfig, checkpoint.ErrName, checkpoint.ErrMounted, template.ErrName,
+		template.ErrOption, template.ErrSource, quota.ErrBadLimit, netns.ErrConfig,
+	}},
+	{codeNotFound, []error{container.ErrNotFound, checkpoint.ErrNotFound, template.ErrNotFound, storage.ErrNotFound}},
+	{codeExists, []error{container.ErrExists, checkpoint.ErrExists, template.ErrExists, storage.ErrExists}},
+	{codeState, []error{container.ErrState, storage.ErrInUse}},
+	{codePermission, []error{host.ErrNotRoot}},
+	{codeResource, []error{checkpoint.ErrNoRoom, storage.ErrNoSpace, netns.ErrAddressInUse, quota.ErrBelowUsage}},
+	{codeTimeout, []error{container.ErrTimeout, context.DeadlineExceeded}},
+	{codeInterrupted, []error{context.Canceled}},
+	{codePermission, []error{fs.ErrPermission}},
+}
 
 // exitCode is the one place where errors become numbers.
 func exitCode(err error) int {
@@ -53,99 +137,54 @@ func exitCode(err error) int {
 	var usage usageError
 	var dump *checkpoint.DumpError
 	var restore *checkpoint.RestoreError
-	var cmd *runc.CommandError
-	is := func(targets ...error) bool {
-		for _, t := range targets {
-			if errors.Is(err, t) {
-				return true
-			}
-		}
-		return false
-	}
+	var many manyError
 	switch {
+	case errors.As(err, &many):
+		if len(many.errs) < many.of {
+			return codePartial
+		}
+		return exitCode(many.errs[0])
 	case errors.As(err, &code):
-		return int(code)
-	case errors.As(err, &usage), is(container.ErrName, container.ErrConfig, checkpoint.ErrName, template.ErrName):
+		return code.code
+	case errors.As(err, &usage):
 		return codeUsage
 	case errors.As(err, &restore):
 		return codeRestore
 	case errors.As(err, &dump):
 		return codeDump
-	case errors.As(err, &cmd):
-		return cmd.Code
-	case is(statefile.ErrBusy):
-		return codeBusy
-	case is(container.ErrNotFound, checkpoint.ErrNotFound, template.ErrNotFound, storage.ErrNotFound):
-		return codeNotFound
-	case is(container.ErrExists, checkpoint.ErrExists, template.ErrExists):
-		return codeExists
-	case is(container.ErrState):
-		return codeState
-	case is(host.ErrNotRoot, fs.ErrPermission):
-		return codePermission
-	case is(checkpoint.ErrNoRoom, storage.ErrNoSpace, netns.ErrAddressInUse):
-		return codeResource
-	case is(container.ErrTimeout, context.DeadlineExceeded):
-		return codeTimeout
+	}
+	for _, c := range codes {
+		for _, target := range c.errs {
+			if errors.Is(err, target) {
+				return c.code
+			}
+		}
 	}
 	return codeOther
 }
 
-// hints are one line each: what to do about an error.
-var hints = []struct {
-	err  error
-	text string
-}{
-	{host.ErrNotRoot, "run it with sudo"},
-	{container.ErrNotFound, "ctctl list -a shows what there is"},
-	{template.ErrNotFound, "ctctl template list shows what there is; ctctl template build makes one"},
-	{checkpoint.ErrNotFound, "ctctl snapshot list NAME shows what there is"},
-	{container.ErrUndo, "ctctl repair clears what was left"},
-	{checkpoint.ErrDamaged, "the container was not touched; another snapshot may be whole"},
-	{checkpoint.ErrNoRoom, "delete snapshots, or give the state root more space"},
-	{netns.ErrAddressInUse, "choose another address; ctctl list -o name,ip shows those of this host"},
-	{criu.ErrNotInstalled, "scripts/install-criu.sh installs CRIU 4.2 or newer"},
-	{criu.ErrTooOld, "scripts/install-criu.sh installs CRIU 4.2 or newer"},
-	{statefile.ErrBusy, "try again when it is done"},
-}
-
-func hint(err error) string {
-	var ce *criu.Error
-	if errors.As(err, &ce) && ce.Cure != "" {
-		return ce.Cure
-	}
-	var state *container.StateError
-	if errors.As(err, &state) {
-		return stateHint(state)
-	}
-	for _, h := range hints {
-		if errors.Is(err, h.err) {
-			return h.text
-		}
-	}
-	return ""
-}
-
-func stateHint(e *container.StateError) string {
+// inside turns the error of a command to be run in a container into the codes
+// that a shell would give it.
+func inside(code int, err error) error {
+	var cmd *runc.CommandError
 	switch {
-	case e.Op == "destroy":
-		return "stop it first, or use --force"
-	case e.Status == container.Suspended:
-		return "ctctl resume NAME brings it back"
-	case e.Status == container.Paused:
-		return "ctctl unpause NAME lets it go on"
-	case e.Status == container.Stopped:
-		return "ctctl start NAME starts it"
+	case errors.Is(err, context.Canceled):
+		return codeError{codeInterrupted, err}
+	case errors.As(err, &cmd):
+		return codeError{cmd.Code, err}
+	case err != nil:
+		return codeError{codeExec, err}
+	case code != 0:
+		return codeError{code: code}
 	}
-	return ""
+	return nil
 }
 
-// message is an error for people, control characters escaped.
+// message is an error for people, control characters replaced. That an error came
+// of an interruption needs no words.
 func message(err error) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f {
-			return '\uFFFD'
-		}
-		return r
-	}, err.Error())
+	if errors.Is(err, context.Canceled) {
+		return strings.ReplaceAll(printable(err.Error()), context.Canceled.Error(), "interrupted")
+	}
+	return printable(err.Error())
 }

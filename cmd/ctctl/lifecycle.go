@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ctctl/ctctl/container"
+	"github.com/urfave/cli/v2"
+)
+
+const manyNames = "NAME…"
+
+func lifecycleCommands() []*cli.Command {
+	timeout := &cli.DurationFlag{Name: "timeout", Usage: "kill it when it has not ended after `TIME`, like 30s or 2m (default: what its configuration says, 30s)"}
+	return []*cli.Command{
+		{
+			Name: "start", Usage: "start containers", ArgsUsage: manyNames, Action: runStart,
+			Description: "With --wait the command returns when the container has come up: systemd says that its start-up\n" +
+				"jobs are done; every other init, or a command, has been executed.",
+			Flags: []cli.Flag{
+				&cli.BoolFlag{Name: "wait", Usage: "wait until it has come up"},
+				&cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "with --wait: not longer than `TIME`"},
+			},
+		},
+		{
+			Name: "stop", Usage: "ask containers to end, and kill those that don't", ArgsUsage: manyNames, Flags: []cli.Flag{timeout},
+			Action: func(c *cli.Context) error { return runStop(c, "stopping", "stopped %s") },
+		},
+		{
+			Name: "restart", Usage: "stop and start containers", ArgsUsage: manyNames, Flags: []cli.Flag{timeout},
+			Action: func(c *cli.Context) error { return runStop(c, "restarting", "restarted %s") },
+		},
+		{
+			Name: "pause", Usage: "freeze all processes of containers; their memory stays", ArgsUsage: manyNames,
+			Action: func(c *cli.Context) error {
+				return each(c, "pausing", func(ctx context.Context, s *session, n string) error {
+					err := s.Containers.Pause(ctx, n)
+					return s.done(err, "paused %s; ctctl unpause %s lets it go on", n, n)
+				})
+			},
+		},
+		{
+			Name: "unpause", Usage: "let paused containers go on", ArgsUsage: manyNames,
+			Action: func(c *cli.Context) error {
+				return each(c, "unpausing", func(ctx context.Context, s *session, n string) error {
+					return s.done(s.Containers.Unpause(ctx, n), "unpaused %s", n)
+				})
+			},
+		},
+		{
+			Name: "kill", Usage: "send a signal to process 1 of containers", ArgsUsage: manyNames, Action: runKill,
+			Description: "KILL ends the container at once.",
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "signal", Value: "KILL", Usage: "`SIGNAL`: a name like TERM or RTMIN+3, or a number"},
+			},
+		},
+		{
+			Name: "destroy", Usage: "remove containers, their files and snapshots", ArgsUsage: manyNames,
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "stop it first, without asking it"}},
+			Action: func(c *cli.Context) error {
+				return each(c, "destroying", func(ctx context.Context, s *session, n string) error {
+					return s.done(s.Destroy(ctx, n, c.Bool("force")), "destroyed %s", n)
+				})
+			},
+		},
+	}
+}
+
+// done confirms what went well and returns what did not.
+func (s *session) done(err error, format string, args ...any) error {
+	if err == nil {
+		s.confirm(format, args...)
+	}
+	return err
+}
+
+func runStart(c *cli.Context) error {
+	limit := c.Duration("timeout")
+	if limit <= 0 {
+		return misuse(c, "--timeout: %v is no time to wait", limit)
+	}
+	if c.IsSet("timeout") && !c.Bool("wait") {
+		return misuse(c, "--timeout goes with --wait")
+	}
+	return each(c, "starting", func(ctx context.Context, s *session, n string) error {
+		if err := s.Containers.Start(ctx, n); err != nil {
+			return err
+		}
+		if !c.Bool("wait") {
+			s.confirm("started %s", n)
+			return nil
+		}
+		s.talk.say("waiting for " + n)
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		state, err := s.Containers.WaitReady(ctx, n)
+		if err == nil && state != string(container.Running) {
+			s.confirm("started %s, systemd says it is %s: ctctl exec %s -- systemctl --failed shows why", n, state, n)
+			return nil
+		}
+		return s.done(err, "started %s, it is up", n)
+	})
+}
+
+func runStop(c *cli.Context, doing, said string) error {
+	o := container.StopOptions{Timeout: c.Duration("timeout")}
+	if o.Timeout < 0 {
+		return misuse(c, "--timeout: %v is negative", o.Timeout)
+	}
+	if c.IsSet("timeout") && o.Timeout == 0 {
+		o.Timeout = time.Millisecond // 0 is at once, not the default
+	}
+	return each(c, doing, func(ctx context.Context, s *session, n string) error {
+		do := s.Containers.Stop
+		if strings.HasPrefix(doing, "restart") {
+			do = s.Containers.Restart
+		}
+		return s.done(do(ctx, n, o), said, n)
+	})
+}
+
+func runKill(c *cli.Context) error {
+	sig, err := container.ParseSignal(c.String("signal"))
+	if err != nil {
+		return misuse(c, "--signal: %v", err)
+	}
+	return each(c, "signalling", func(ctx context.Context, s *session, n string) error {
+		err := s.Containers.Kill(ctx, n, sig)
+		if errors.Is(err, syscall.ESRCH) {
+			err = nil // it ended meanwhile
+		}
+		if sig == syscall.SIGKILL {
+			return s.done(err, "killed %s", n)
+		}
+		return s.done(err, "sent %s to %s", c.String("signal"), n)
+	})
+}

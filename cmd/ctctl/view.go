@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/ctctl/ctctl/container"
+	"github.com/ctctl/ctctl/quota"
+	"github.com/ctctl/ctctl/storage"
+)
+
+// containerView is a container as json and yaml show it. Absent figures are 0.
+type containerView struct {
+	Name        string         `json:"name"`
+	Status      string         `json:"status"`
+	Interrupted bool           `json:"interrupted"` // an operation was; ctctl repair settles it
+	UID         string         `json:"uid"`
+	CTID        uint32         `json:"ctid"`
+	Template    string         `json:"template"`
+	Created     time.Time      `json:"created"`
+	Hostname    string         `json:"hostname"`
+	Command     []string       `json:"command,omitempty"`
+	Init        string         `json:"init,omitempty"`
+	Env         []string       `json:"env,omitempty"`
+	Workdir     string         `json:"workdir,omitempty"`
+	UserNS      string         `json:"userns"`
+	Onboot      bool           `json:"onboot"`
+	Restart     string         `json:"restart"`
+	Addresses   []netip.Prefix `json:"addresses"`
+	NAT         bool           `json:"nat"`
+	Limits      limitsView     `json:"limits"`
+	Usage       usageView      `json:"usage"`
+	PID         int            `json:"pid"`
+	Started     *time.Time     `json:"started,omitempty"`
+	UptimeMS    int64          `json:"uptime_ms"`
+	Restored    string         `json:"restored_from,omitempty"`
+	Snapshots   int            `json:"snapshots"`
+	Snapshot    string         `json:"snapshot,omitempty"` // that it is at
+	Volume      string         `json:"volume"`
+	LastExit    *exitView      `json:"last_exit,omitempty"`
+}
+
+type limitsView struct {
+	CPUs        float64 `json:"cpus"`
+	MemoryBytes int64   `json:"memory_bytes"`
+	PIDs        int64   `json:"pids"`
+	DiskBytes   int64   `json:"disk_bytes"`
+}
+
+type usageView struct {
+	MemoryBytes int64 `json:"memory_bytes"`
+	CacheBytes  int64 `json:"cache_bytes"`
+	PIDs        int64 `json:"pids"`
+	CPUTimeMS   int64 `json:"cpu_time_ms"`
+	DiskBytes   int64 `json:"disk_bytes"`
+	OOMKills    int64 `json:"oom_kills"`
+}
+
+type exitView struct {
+	Code int       `json:"code"`
+	Time time.Time `json:"time"`
+}
+
+// Args is what process 1 executes.
+func (v containerView) Args() []string {
+	if len(v.Command) == 0 {
+		return []string{v.Init}
+	}
+	return v.Command
+}
+
+// view gathers what is known of a container. A figure that can't be read is left
+// out: what is listed may change at any moment.
+func (s *session) view(ctx context.Context, i container.Info) containerView {
+	c := i.Config
+	v := containerView{
+		Name: c.Name, Status: string(i.Status), Interrupted: i.Broken, UID: c.UID, CTID: c.CTID, Template: c.Template, Created: c.Created.UTC(),
+		Hostname: c.Hostname, Command: c.Command, Init: c.Init, Env: c.Env, Workdir: c.Workdir, UserNS: c.UserNS,
+		Onboot: c.Onboot, Restart: c.Restart, Addresses: c.Network.Addresses, NAT: c.Network.NAT,
+		Limits:   limitsView{c.Limits.CPUs, c.Limits.MemoryBytes, c.Limits.PIDs, c.Limits.DiskBytes},
+		Snapshot: i.State.Current, Volume: i.State.Volume,
+	}
+	if v.Restart == "" {
+		v.Restart = "no"
+	}
+	if v.Addresses == nil {
+		v.Addresses = []netip.Prefix{}
+	}
+	if e := i.State.LastExit; e != nil {
+		v.LastExit = &exitView{e.Code, e.Time.UTC().Truncate(time.Millisecond)}
+	}
+	if i.Status == container.Running || i.Status == container.Paused {
+		started := i.Run.Started.UTC().Truncate(time.Millisecond)
+		v.PID, v.Started, v.Restored = i.Run.PID, &started, i.Run.Restored
+		v.UptimeMS = max(0, time.Since(i.Run.Started).Milliseconds())
+	}
+	v.Usage = s.usage(ctx, i)
+	if list, _, err := s.Checkpoints.List(ctx, c.Name); err == nil {
+		v.Snapshots = len(list)
+	}
+	return v
+}
+
+func (s *session) usage(ctx context.Context, i container.Info) (v usageView) {
+	if g, err := quota.Open(i.Config.CgroupName()); err == nil {
+		u, err := g.Usage()
+		if err != nil && !errors.Is(err, quota.ErrNotFound) {
+			s.Options.Log.Debug("read usage", "container", i.Config.Name, "err", err)
+		}
+		v = usageView{MemoryBytes: u.MemoryBytes, CacheBytes: u.CacheBytes, PIDs: u.PIDs, CPUTimeMS: u.CPUTime.Milliseconds(), OOMKills: u.OOMKills}
+	}
+	if limiter, ok := s.Volumes.(storage.Limiter); ok {
+		if u, err := limiter.Usage(ctx, uint64(i.Config.CTID)); err == nil {
+			v.DiskBytes = u.Bytes
+		}
+	}
+	return v
+}
