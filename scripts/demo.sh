@@ -41,6 +41,8 @@ die() {
 # The lock's descriptor stays here: a supervisor that inherited it would hold the
 # lock for as long as its container runs.
 ct() { "$CTCTL" "$@" 8>&-; }
+# shown runs a command whose messages are part of the show.
+shown() { ct "$@" 2>&1 | sed 's/^/   /'; }
 inside() { ct exec "$name" -- "$@"; }
 
 # Times of the table, in microseconds.
@@ -67,6 +69,21 @@ sql_answers() { [ "$(PGCONNECT_TIMEOUT=2 timeout 3 psql -X -h "$address" -U post
 # Before and after
 #
 
+# A ctctl whose demo was killed goes on to its end: the container is busy (exit
+# code 6) until then.
+destroy() {
+	local code _
+	for _ in {1..20}; do
+		code=0
+		ct --quiet destroy --force "$1" >/dev/null 2>"$home/destroy.log" || code=$?
+		[ "$code" = 6 ] || break
+		sleep 0.5
+	done
+	[ "$code" = 0 ] || cat "$home/destroy.log" >&2
+	rm -f "$home/destroy.log"
+	return "$code"
+}
+
 # clear_up removes everything but the template. It is run at the end, whatever
 # the end is, and at the beginning for the sake of a run that was killed.
 clear_up() {
@@ -79,10 +96,10 @@ clear_up() {
 	{ exec 5>&-; } 2>/dev/null
 	for container in "$CTCTL_STATE_ROOT"/containers/*/; do
 		[ -d "$container" ] || continue
-		ct destroy --force "$(basename -- "$container")" >/dev/null || failed=yes
+		destroy "$(basename -- "$container")" || failed=yes
 	done
 	if [ -d "$CTCTL_STATE_ROOT/pool" ]; then
-		ct detach || failed=yes
+		ct --quiet detach || failed=yes
 	fi
 	rm -rf -- "${scratch:-}"
 	if [ -n "$failed" ]; then
@@ -110,7 +127,8 @@ prepare() {
 	done
 	install -d -m 0700 "$home"
 	exec 8>>"$home/lock"
-	flock -n 8 || die "another demo is running"
+	# A client that a killed demo had started may hold it for a moment.
+	flock -w 5 8 || die "another demo is running"
 }
 
 introduce() {
@@ -129,14 +147,15 @@ introduce() {
 
 # The template is built in the machine's own network, from which the packages come.
 provide_template() {
-	local suite=bookworm began
+	local suite began
 	# shellcheck source=/dev/null
 	suite=$(. /etc/os-release && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:-bookworm}") || suite=bookworm
+	suite=${CTCTL_DEMO_SUITE:-$suite}
 	template=$suite
 	[ ! -e "$CTCTL_STATE_ROOT/templates/$template.json" ] || return 0
 	step "Build a template: Debian $suite with ${packages[*]} (a minute or two, the first time only)"
 	began=$(now)
-	say "\$ ctctl template build $template --suite $suite${packages[*]/#/ --package }"
+	say "\$ ctctl template build $template --suite $suite ${packages[*]/#/--package }"
 	local wanted=()
 	for package in "${packages[@]}"; do wanted+=(--package "$package"); done
 	ct template build "$template" --suite "$suite" "${wanted[@]}" >/dev/null
@@ -171,10 +190,9 @@ PROGRAM
 start_container() {
 	step "Create and start it"
 	say "\$ ctctl create $name --template $template --ip $address/32 -- /bin/bash -c '…both servers…'"
-	timed "create" ct create "$name" --template "$template" --ip "$address/32" -- \
-		/bin/bash -c "$program" >/dev/null
+	timed "create" shown create "$name" --template "$template" --ip "$address/32" -- /bin/bash -c "$program"
 	say "\$ ctctl start $name"
-	timed "start" ct start "$name"
+	timed "start" shown start "$name"
 	timed "first answer of both servers (initdb included)" await_servers
 }
 
@@ -230,7 +248,7 @@ snapshot() {
 	writer=$!
 	sleep 0.5
 	say "\$ ctctl snapshot create $name good"
-	timed "snapshot, the whole command" ct snapshot create "$name" good >/dev/null
+	timed "snapshot, the whole command" shown snapshot create "$name" good
 	sleep 0.3
 	kill -TERM "$writer"
 	wait "$writer" || true
@@ -259,7 +277,7 @@ rollback() {
 	local before=$1
 	step "Roll back"
 	say "\$ ctctl rollback $name good"
-	timed "rollback, the whole command" ct rollback "$name" good >/dev/null
+	timed "rollback, the whole command" shown rollback "$name" good
 	timed "first answer of both servers" await_servers
 	local after
 	after=$(fingerprint)
@@ -292,10 +310,10 @@ suspend_and_resume() {
 	local reply first second
 	first=$(ask)
 	say "\$ ctctl suspend $name"
-	timed "suspend" ct suspend "$name"
+	timed "suspend" shown suspend "$name"
 	say "nothing of it is in memory now; the client still believes to be connected"
 	say "\$ ctctl resume $name"
-	timed "resume" ct resume "$name"
+	timed "resume" shown resume "$name"
 	second=$(ask)
 	exec 5>&-
 	[ "$first" = "$second" ] || die "the client's connection is another one: $first, then $second"
