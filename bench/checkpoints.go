@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ctctl/ctctl/container"
+	"github.com/ctctl/ctctl/internal/statefile"
 )
 
 // figures are all measurements on a container of one size.
@@ -126,7 +127,10 @@ func (r *rig) dumpOnce(ctx context.Context, info container.Info, c clients, f *f
 		return err
 	})
 	f.dumpPauses.add(p)
-	return err
+	if err != nil {
+		return err
+	}
+	return statefile.RemoveTree(images) // as the snapshot's are: see dropSafety
 }
 
 func (r *rig) rollbacks(ctx context.Context, name string, f *figures) error {

@@ -37,7 +37,7 @@ func (r *rig) machine(ctx context.Context) error {
 		{"load", strings.TrimSpace(string(load)) + " (other programs disturb the figures)"},
 		{"images", fmt.Sprintf("%s, a file system of type %#x", r.dir, st.Type)},
 		{"pool", fmt.Sprintf("%s in %s", r.host.Settings.Storage, r.state())},
-		{"ctctl", firstLine(ctx, r.ctctl, "version")},
+		{"ctctl", lastLine(ctx, r.ctctl, "version")},
 		{"criu", v.String() + " " + r.host.CRIU.Binary},
 		{"runc", firstLine(ctx, "runc", "--version")},
 		{"crun", firstLine(ctx, "crun", "--version")},
@@ -62,12 +62,22 @@ func processor() string {
 
 // firstLine is what a program says of itself, or why it says nothing.
 func firstLine(ctx context.Context, name string, args ...string) string {
+	line, _, _ := strings.Cut(says(ctx, name, args), "\n")
+	return line
+}
+
+// lastLine is for programs that print a head line first.
+func lastLine(ctx context.Context, name string, args ...string) string {
+	text := says(ctx, name, args)
+	return text[strings.LastIndex(text, "\n")+1:]
+}
+
+func says(ctx context.Context, name string, args []string) string {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if err != nil {
 		return "not here: " + err.Error()
 	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	return line
+	return strings.TrimSpace(string(out))
 }

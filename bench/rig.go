@@ -38,6 +38,9 @@ func (r *rig) runRoot() string { return filepath.Join(r.dir, "run") }
 func (r *rig) root() string    { return filepath.Join(r.dir, "root") } // what the template is made of
 func (r *rig) scratch() string { return filepath.Join(r.dir, "scratch") }
 
+// lockFile goes with its directory, which statefile.TryLock allows.
+func (r *rig) lockFile() string { return filepath.Join(r.dir, "lock") }
+
 // newRig provides a host with a template. The caller closes it.
 func newRig(ctx context.Context, o options) (_ *rig, err error) {
 	r := &rig{options: o, ctctl: os.Getenv("CTCTL")}
@@ -50,7 +53,7 @@ func newRig(ctx context.Context, o options) (_ *rig, err error) {
 	if err := os.MkdirAll(r.dir, 0o711); err != nil {
 		return nil, err
 	}
-	if r.lock, err = statefile.TryLock(r.dir+".lock", "bench"); err != nil {
+	if r.lock, err = statefile.TryLock(r.lockFile(), "bench"); err != nil {
 		return nil, err
 	}
 	if err := r.clear(ctx); err != nil {
@@ -117,7 +120,7 @@ func (r *rig) close(ctx context.Context) error {
 	defer cancel()
 	err := r.clear(ctx)
 	if err == nil {
-		err = os.Remove(r.dir)
+		err = errors.Join(os.Remove(r.lockFile()), os.Remove(r.dir))
 	}
 	return errors.Join(err, r.lock.Unlock())
 }

@@ -58,6 +58,9 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 			return nil
 		}
 		var ce *criu.Error
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return err
+		}
 		if try == dumpTries || !errors.As(err, &ce) || !ce.Transient() || ctx.Err() != nil {
 			return &DumpError{Tries: try, Err: err}
 		}
@@ -139,13 +142,9 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	if f, ok := c.l.Volumes().(storage.Flusher); ok && c.volume != "" {
-		if err := f.Flush(ctx, c.l.State.Volume); err != nil {
-			return fmt.Errorf("flush: %w", err)
-		}
+	if err := c.flush(ctx); err != nil {
+		return err
 	}
-	c.m.trace("flush", start)
 	deadline := c.m.Deadline
 	if deadline == 0 {
 		deadline = defaultDeadline
@@ -173,6 +172,20 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 	c.m.trace("frozen", frozen)
 	if err := c.seal(ctx, mf); err != nil {
 		return errors.Join(err, c.discard(ctx), undo())
+	}
+	return nil
+}
+
+// flush makes the root volume durable, so that little is left to write while the
+// container stands still.
+func (c *cut) flush(ctx context.Context) error {
+	defer c.m.trace("flush", time.Now())
+	f, ok := c.l.Volumes().(storage.Flusher)
+	if !ok {
+		return nil
+	}
+	if err := f.Flush(ctx, c.l.State.Volume); err != nil {
+		return fmt.Errorf("flush: %w", err)
 	}
 	return nil
 }
@@ -222,7 +235,8 @@ func (c *cut) notify(mf *Manifest) criu.Notify {
 				return err
 			}
 			if c.volume == "" {
-				return nil
+				// Nothing else makes durable what the processes wrote.
+				return c.flush(ctx)
 			}
 			defer c.m.trace("storage snapshot", start)
 			return c.l.Volumes().Snapshot(ctx, c.l.State.Volume, c.volume, uint64(c.l.Config.CTID))

@@ -84,7 +84,8 @@ func (m *Manager) with(ctx context.Context, op, name string, do func(*container.
 }
 
 // List gives a container's snapshots, oldest first, and the name of the one it
-// is at.
+// is at. Snapshots that can't be read are in the error, the others are returned all
+// the same.
 func (m *Manager) List(ctx context.Context, name string) (list []Manifest, current string, err error) {
 	info, err := m.Containers.Get(ctx, name)
 	if err != nil {
@@ -103,21 +104,22 @@ func (m *Manager) list(uid string) ([]Manifest, error) {
 		return nil, err
 	}
 	var list []Manifest
+	var errs []error
 	for _, e := range entries {
 		if CheckName(e.Name()) != nil {
 			continue
 		}
 		mf, err := readManifest(m.dir(uid, e.Name()))
-		if errors.Is(err, ErrNotFound) {
-			continue // being deleted
+		switch {
+		case errors.Is(err, ErrNotFound): // being deleted
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			list = append(list, mf)
 		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, mf)
 	}
 	slices.SortFunc(list, func(a, b Manifest) int { return a.Created.Compare(b.Created) })
-	return list, nil
+	return list, errors.Join(errs...)
 }
 
 // Delete removes a snapshot. Its children become its parent's.
@@ -134,6 +136,9 @@ func (m *Manager) delete(ctx context.Context, l *container.Locked, snap string) 
 	uid := l.Config.UID
 	mf, err := readManifest(m.dir(uid, snap))
 	if err != nil && !errors.Is(err, ErrDamaged) { // a damaged one can be deleted
+		return err
+	}
+	if err := notMounted(mf.Volume); err != nil {
 		return err
 	}
 	all, err := m.list(uid)
@@ -217,35 +222,22 @@ func bindReadOnly(from, to string) error {
 
 // Umount ends what Mount began. It unmounts nothing but a snapshot of this host.
 func (m *Manager) Umount(_ context.Context, dir string) error {
-	ours, err := m.isOurMount(dir)
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMounted, err)
+	}
+	if real, err = filepath.Abs(real); err != nil {
+		return err
+	}
+	mounts, err := snapshotMounts()
 	if err != nil {
 		return err
 	}
-	if !ours {
+	if _, ours := mounts[real]; !ours {
 		return fmt.Errorf("%w: %s is not a mounted snapshot", ErrMounted, dir)
 	}
-	if err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); err != nil {
+	if err := unix.Unmount(real, unix.UMOUNT_NOFOLLOW); err != nil {
 		return fmt.Errorf("umount %s: %w", dir, err)
 	}
 	return nil
-}
-
-// isOurMount looks the mount point up in mountinfo: its root within its file
-// system must be a storage snapshot.
-func (m *Manager) isOurMount(dir string) (bool, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return false, err
-	}
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return false, err
-	}
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) > 4 && f[4] == abs && strings.HasPrefix(filepath.Base(f[3]), "s-") {
-			return true, nil
-		}
-	}
-	return false, nil
 }

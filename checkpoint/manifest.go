@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ctctl/ctctl/container"
@@ -173,7 +174,20 @@ func readManifest(dir string) (Manifest, error) {
 	case err != nil:
 		return m, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	if err := m.belongs(dir); err != nil {
+		return Manifest{}, err
+	}
 	return m, nil
+}
+
+// belongs checks that a manifest speaks of the directory that it lies in: names
+// in it say what is restored and deleted.
+func (m Manifest) belongs(dir string) error {
+	name, uid := strings.TrimSuffix(filepath.Base(dir), ".tmp"), filepath.Base(filepath.Dir(dir))
+	if m.Name != name || m.UID != uid || m.Config.UID != uid || m.Volume != "" && !container.OwnsVolume(m.Volume, uid) {
+		return fmt.Errorf("%w: %s holds the manifest of another image", ErrDamaged, dir)
+	}
+	return nil
 }
 
 func kernelRelease() string {

@@ -13,15 +13,16 @@ import (
 // sealed makes a published image with two files.
 func sealed(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "0123456789abcdef", "a")
 	images := filepath.Join(dir, imagesDir)
-	if err := os.Mkdir(images, 0o711); err != nil {
+	if err := os.MkdirAll(images, 0o711); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"core-1.img": "registers", "pages-1.img": "memory", "dump.log": "talk", "stats-dump.img": "times"} {
 		write(t, filepath.Join(images, name), text)
 	}
 	mf := Manifest{Name: "a", UID: "0123456789abcdef", Memory: true}
+	mf.Config.UID = mf.UID
 	if err := mf.seal(context.Background(), dir); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +72,9 @@ func TestWhatDiffersFromTheManifestIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"a manifest of another container": respell(func(m *Manifest) { m.UID = "fedcba9876543210" }),
+		"a manifest of another snapshot":  respell(func(m *Manifest) { m.Name = "b" }),
+		"a volume of another container":   respell(func(m *Manifest) { m.Volume = "s-fedcba9876543210-1" }),
 		"a manifest without files": func(t *testing.T, dir string) {
 			if err := manifestSchema.Write(filepath.Join(dir, "manifest.json"), &Manifest{Memory: true}); err != nil {
 				t.Fatal(err)
@@ -86,6 +90,20 @@ func TestWhatDiffersFromTheManifestIsRefused(t *testing.T) {
 				t.Errorf("want ErrDamaged, got %v", err)
 			}
 		})
+	}
+}
+
+// respell changes what the manifest says.
+func respell(change func(*Manifest)) func(t *testing.T, dir string) {
+	return func(t *testing.T, dir string) {
+		mf, err := readManifest(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(&mf)
+		if err := manifestSchema.Write(filepath.Join(dir, "manifest.json"), &mf); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

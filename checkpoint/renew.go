@@ -44,7 +44,7 @@ func (m *Manager) dropImage(ctx context.Context, l *container.Locked, name strin
 	}
 	dir := m.dir(l.Config.UID, name)
 	mf, err := readManifest(dir)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
 		return err
 	}
 	if mf.Volume != "" {

@@ -11,10 +11,14 @@ import (
 
 // checkRights compares what the images would give to processes with what the
 // container's configuration gives: an image is code, and CRIU does as it says.
-// The limit is the image's own recorded configuration, whose use of a user
-// namespace must be the container's.
-func checkRights(dir string, c container.Config) error {
-	allowed, err := runc.CapabilityMask(c.System())
+// The limit is the configuration c that was recorded with the image, which itself
+// must not be wider than the container's now: a snapshot from a time with the
+// host's user namespace does not turn that off again.
+func checkRights(dir string, c, now container.Config) error {
+	if c.IDs() == nil && now.IDs() != nil {
+		return fmt.Errorf("%w: it is of a time when the container had no user namespace", runc.ErrExcess)
+	}
+	allowed, err := runc.CapabilityMask(c.System(), c.IDs())
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (m *Manager) Rollback(ctx context.Context, name, snap string) (r Rolled, er
 		}
 		m.trace("verify", start)
 		if mf.Memory {
-			if err := m.fits(ctx, mf); err != nil {
+			if err := m.fits(ctx, mf, l.Config); err != nil {
 				return err
 			}
 		}
@@ -54,7 +54,7 @@ func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest
 	}
 	up := status == container.Running || status == container.Paused
 	r.Safety = "before-" + time.Now().UTC().Format("20060102-150405.000")
-	if err := l.Begin(container.Intent{Op: "rollback", Step: stepDumping, Snapshot: mf.Name, Safety: r.Safety, WasUp: up}); err != nil {
+	if err := l.Begin(container.Intent{Op: "rollback", Step: stepDumping, Snapshot: mf.Name, Safety: r.Safety, WasUp: up, Paused: status == container.Paused}); err != nil {
 		return r, err
 	}
 	if _, err := m.snapshot(ctx, l, SnapshotOptions{Name: r.Safety, Message: "before the rollback to " + mf.Name}, true); err != nil {
@@ -65,7 +65,7 @@ func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest
 	l.State.Intent.Step = stepEnding
 	l.State.Intent.Volume = container.VolumeName(l.Config.UID, l.State.Generation+1)
 	if err := l.SaveState(); err != nil {
-		return r, errors.Join(err, l.Release(ctx, false))
+		return r, errors.Join(err, m.abandon(ctx, l, stepDumping))
 	}
 	err = m.goBack(ctx, l, mf)
 	if err != nil && !committed(l) {
@@ -122,11 +122,23 @@ func committed(l *container.Locked) bool {
 func (m *Manager) launch(ctx context.Context, l *container.Locked, mf Manifest, volume string) error {
 	switch {
 	case mf.Memory:
-		return l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, true), Volume: volume, Commit: committer(l, stepRunning)})
+		return l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, true), Volume: volume, Commit: committer(l, stepRunning), CommitStep: stepRunning})
 	case l.State.Intent.WasUp && mf.Status != container.Stopped:
 		return l.Launch(ctx, container.LaunchOptions{Volume: volume})
 	}
-	return nil
+	return l.Detach(ctx) // it stays down: nobody needs to be kept waiting
+}
+
+// abandon goes back to an earlier step after the next one could not be made
+// durable, and lets the container go on. If that can't be made durable either
+// nothing is known of what a power cut would find: then the container stays as it
+// is, frozen, for repair to settle.
+func (m *Manager) abandon(ctx context.Context, l *container.Locked, step string) error {
+	l.State.Intent.Step = step
+	if err := l.SaveState(); err != nil {
+		return err
+	}
+	return errors.Join(l.Release(ctx, l.State.Intent.Paused), l.Finish())
 }
 
 // asRecorded is a snapshot's configuration with what never goes back.
@@ -201,7 +213,7 @@ func (m *Manager) relaunch(ctx context.Context, l *container.Locked, safety Mani
 			return err
 		}
 	}
-	return l.Launch(ctx, container.LaunchOptions{Image: m.image(safety, false), Commit: committer(l, stepReturned)})
+	return l.Launch(ctx, container.LaunchOptions{Image: m.image(safety, false), Commit: committer(l, stepReturned), CommitStep: stepReturned})
 }
 
 // keepAsSuspended turns a safety snapshot into the image a suspended container

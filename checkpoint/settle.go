@@ -24,7 +24,7 @@ func (m *Manager) Settlers() map[string]func(context.Context, *container.Locked)
 }
 
 func (m *Manager) settleSnapshot(ctx context.Context, l *container.Locked) error {
-	if err := l.Release(ctx, false); err != nil {
+	if err := l.Release(ctx, l.State.Intent.Paused); err != nil {
 		return err
 	}
 	if _, err := readManifest(m.dir(l.Config.UID, l.State.Intent.Snapshot)); err == nil {
@@ -46,7 +46,7 @@ func (m *Manager) settleSuspend(ctx context.Context, l *container.Locked) error 
 		}
 		return l.Finish()
 	}
-	if err := l.Release(ctx, false); err != nil {
+	if err := l.Release(ctx, l.State.Intent.Paused); err != nil {
 		return err
 	}
 	return m.finish(ctx, l)
@@ -89,7 +89,7 @@ func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error
 	dir := m.dir(l.Config.UID, in.Snapshot)
 	switch in.Step {
 	case stepDumping:
-		if err := l.Release(ctx, false); err != nil {
+		if err := l.Release(ctx, l.State.Intent.Paused); err != nil {
 			return err
 		}
 		return m.finish(ctx, l)

@@ -34,7 +34,11 @@ func (m *Manager) Snapshot(ctx context.Context, name string, o SnapshotOptions) 
 		if err := m.vacant(l.Config.UID, o.Name); err != nil {
 			return err
 		}
-		if err := l.Begin(container.Intent{Op: "snapshot", Snapshot: o.Name}); err != nil {
+		status, _, err := l.Status()
+		if err != nil {
+			return err
+		}
+		if err := l.Begin(container.Intent{Op: "snapshot", Snapshot: o.Name, Paused: status == container.Paused}); err != nil {
 			return err
 		}
 		mf, err = m.snapshot(ctx, l, o, false)
@@ -113,6 +117,9 @@ func (m *Manager) fill(ctx context.Context, c *cut, mf *Manifest, diskOnly bool)
 // diskOnly is what a power cut would leave, no less and no more.
 func (c *cut) diskOnly(ctx context.Context) (err error) {
 	if c.group, err = c.l.Group(); err != nil {
+		return err
+	}
+	if err := c.flush(ctx); err != nil {
 		return err
 	}
 	if _, err := c.freeze(ctx); err != nil {

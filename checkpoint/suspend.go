@@ -50,14 +50,19 @@ func (m *Manager) Suspend(ctx context.Context, name string) error {
 
 func (m *Manager) suspend(ctx context.Context, l *container.Locked) error {
 	image := suspendPrefix + token()
-	if err := l.Begin(container.Intent{Op: "suspend", Step: stepDumping, Snapshot: image, WasUp: true}); err != nil {
+	status, _, err := l.Status()
+	if err != nil {
+		return err
+	}
+	paused := status == container.Paused
+	if err := l.Begin(container.Intent{Op: "suspend", Step: stepDumping, Snapshot: image, WasUp: true, Paused: paused}); err != nil {
 		return err
 	}
 	sink, err := m.sink(l.Config.UID, image)
 	if err != nil {
 		return errors.Join(err, l.Finish())
 	}
-	c := &cut{m: m, l: l, dir: sink.Dir(), hold: true, spare: "s-" + l.Config.UID + "-" + token()}
+	c := &cut{m: m, l: l, dir: sink.Dir(), hold: true, paused: paused, spare: "s-" + l.Config.UID + "-" + token()}
 	mf := m.newManifest(l, image, container.Running)
 	if err := c.take(ctx, &mf); err != nil {
 		return errors.Join(err, sink.Abort(), l.Finish())
@@ -72,7 +77,10 @@ func (m *Manager) suspend(ctx context.Context, l *container.Locked) error {
 	}
 	if err != nil {
 		l.State.Suspended = ""
-		return errors.Join(err, c.letGo(context.WithoutCancel(ctx)), c.discard(ctx), statefile.RemoveTree(m.dir(l.Config.UID, image)), sink.Abort(), l.Finish())
+		if aerr := m.abandon(context.WithoutCancel(ctx), l, stepDumping); aerr != nil {
+			return errors.Join(err, aerr)
+		}
+		return errors.Join(err, c.discard(ctx), statefile.RemoveTree(m.dir(l.Config.UID, image)), sink.Abort())
 	}
 	m.trace("publish", start)
 	if err := l.End(context.WithoutCancel(ctx)); err != nil {
@@ -99,7 +107,7 @@ func (m *Manager) resume(ctx context.Context, l *container.Locked) error {
 		return err
 	}
 	m.trace("verify", start)
-	if err := m.fits(ctx, mf); err != nil {
+	if err := m.fits(ctx, mf, l.Config); err != nil {
 		return err
 	}
 	if err := l.Begin(container.Intent{Op: "resume", Snapshot: mf.Name, WasUp: true}); err != nil {
@@ -110,7 +118,7 @@ func (m *Manager) resume(ctx context.Context, l *container.Locked) error {
 			return errors.Join(err, l.Finish())
 		}
 	}
-	err = l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, false), Commit: committer(l, stepRunning)})
+	err = l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, false), Commit: committer(l, stepRunning), CommitStep: stepRunning})
 	switch {
 	case err == nil:
 		return m.resumed(ctx, l)
@@ -134,7 +142,7 @@ func (m *Manager) image(mf Manifest, tcpClose bool) *container.Image {
 }
 
 // fits refuses an image this machine can't restore.
-func (m *Manager) fits(ctx context.Context, mf Manifest) error {
+func (m *Manager) fits(ctx context.Context, mf Manifest, now container.Config) error {
 	v, err := m.CRIU.Version(ctx)
 	if err != nil {
 		return err
@@ -148,5 +156,22 @@ func (m *Manager) fits(ctx context.Context, mf Manifest) error {
 	}
 	start := time.Now()
 	defer func() { m.trace("rights", start) }()
-	return checkRights(filepath.Join(m.dir(mf.UID, mf.Name), imagesDir), mf.Config)
+	return checkRights(filepath.Join(m.dir(mf.UID, mf.Name), imagesDir), mf.Config, now)
+}
+
+// Forget gives up what a suspended container's processes were and makes it a
+// stopped one, with its files as they were at the suspend: the way out when its
+// image can't be restored. Nothing brings the image back.
+func (m *Manager) Forget(ctx context.Context, name string) error {
+	return m.with(ctx, "forget the memory of", name, func(l *container.Locked) error {
+		if _, _, err := l.Require("giving up its memory", container.Suspended); err != nil {
+			return err
+		}
+		image := l.State.Suspended
+		l.State.Suspended = ""
+		if err := l.SaveState(); err != nil {
+			return err
+		}
+		return errors.Join(m.dropImage(ctx, l, image), l.Detach(ctx))
+	})
 }

@@ -34,6 +34,7 @@ type console struct {
 	history  []byte
 	master   *os.File
 	clients  map[net.Conn]bool
+	closed   bool
 	done     sync.WaitGroup
 }
 
@@ -214,8 +215,16 @@ func (c *console) accept() {
 			return
 		}
 		c.mu.Lock()
-		_, err = conn.Write(c.history)
-		c.clients[conn] = true
+		err = conn.SetWriteDeadline(time.Now().Add(slowClient))
+		if err == nil {
+			_, err = conn.Write(c.history)
+		}
+		if c.closed {
+			err = net.ErrClosed
+		}
+		if err == nil {
+			c.clients[conn] = true
+		}
 		c.mu.Unlock()
 		if err != nil {
 			conn.Close()
@@ -288,6 +297,7 @@ func resize(f *os.File, rows, cols uint16) error {
 func (c *console) close() {
 	c.listener.Close()
 	c.mu.Lock()
+	c.closed = true
 	if c.master != nil {
 		c.master.Close()
 	}

@@ -52,6 +52,9 @@ func (a AutoNetwork) addresses(ctid uint32) []netip.Prefix {
 			n >>= 8
 		}
 		addr, _ = netip.AddrFromSlice(b) // as long as the slice it came from
+		if !p.Contains(addr) {
+			continue // the prefix is too small for the number
+		}
 		out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
 	}
 	return out
@@ -142,7 +145,11 @@ func (m *Manager) clearDebris(name string) error {
 	if _, err := os.Lstat(m.configFile(name)); err == nil {
 		return ErrExists
 	}
-	return nil // a half-made directory without a volume: taken over
+	half, err := m.halfMade(name)
+	if err == nil && !half {
+		err = fmt.Errorf("%w: but %s is missing", ErrExists, m.configFile(name))
+	}
+	return err // a half-made directory is taken over
 }
 
 func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Source) Config {

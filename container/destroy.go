@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/netns"
 	"github.com/ctctl/ctctl/storage"
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +44,25 @@ func (m *Manager) Destroy(ctx context.Context, name string, force bool, before f
 			return err
 		}
 	}
-	return l.erase(ctx)
+	if err := l.erase(ctx); err != nil {
+		return err
+	}
+	return m.lastOut(ctx)
+}
+
+// lastOut removes what the host's network has for containers, when there is none
+// any more. The lock keeps a first one from coming meanwhile.
+func (m *Manager) lastOut(ctx context.Context) (err error) {
+	lock, err := statefile.WaitLock(ctx, filepath.Join(m.StateRoot, "host.lock"), "destroy")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	names, err := m.Names()
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	return netns.Forget(ctx)
 }
 
 // OwnsVolume says whether a volume belongs to the container of that uid.
@@ -83,6 +103,11 @@ func (m *Manager) Rename(ctx context.Context, name, to string) (err error) {
 	if err := CheckName(to); err != nil {
 		return err
 	}
+	hostLock, err := statefile.WaitLock(ctx, filepath.Join(m.StateRoot, "host.lock"), "rename "+name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hostLock.Unlock()) }()
 	l, err := m.Lock(ctx, name, "rename")
 	if err != nil {
 		return err

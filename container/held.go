@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ctctl/ctctl/internal/criu"
@@ -59,6 +60,11 @@ func (l *Locked) Silence(ctx context.Context) error { return netns.Silence(ctx, 
 
 // Rejoin undoes Silence.
 func (l *Locked) Rejoin(ctx context.Context) error { return netns.Join(ctx, l.Config.netConfig()) }
+
+// Detach removes what the host's network has of a container that is down.
+func (l *Locked) Detach(ctx context.Context) error {
+	return netns.Leave(ctx, l.Config.netConfig(), false)
+}
 
 // Release lets a container go on whose dump was interrupted or failed: it waits
 // until no CRIU traces its tasks, gives them their connections back, removes
@@ -151,7 +157,7 @@ func tracersOf(g quota.Group) ([]int, error) {
 
 func isCRIU(pid int) bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && filepath.Base(exe) == "criu"
+	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "criu"
 }
 
 // ExecSessions lists the processes inside that are not init's descendants: they

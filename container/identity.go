@@ -34,7 +34,7 @@ func identify(volume string, c Config) error {
 
 func writeIn(root int, name, text string) error {
 	how := unix.OpenHow{
-		Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_CLOEXEC | unix.O_NONBLOCK, Mode: 0o644,
+		Flags: unix.O_RDWR | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY, Mode: 0o644,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	fd, err := unix.Openat2(root, name, &how)
@@ -42,6 +42,18 @@ func writeIn(root int, name, text string) error {
 		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), name)
-	_, err = f.WriteString(text)
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		return errors.Join(&os.PathError{Op: "write", Path: name, Err: errors.New("is not a regular file")}, f.Close())
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteString(text)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
 	return errors.Join(err, f.Close())
 }

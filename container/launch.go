@@ -15,6 +15,7 @@ import (
 
 	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/runc"
+	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/netns"
 	"golang.org/x/sys/unix"
 )
@@ -35,24 +36,28 @@ type LaunchOptions struct {
 	// Commit is called, with an image, when all processes are there and none has
 	// run yet nor heard from the outside. When it fails they are ended as if they
 	// had never been; afterwards they are the container, whatever becomes of
-	// the caller.
-	Commit func() error
+	// the caller. CommitStep is the Intent.Step that it makes durable.
+	Commit     func() error
+	CommitStep string
 }
 
 // launchRequest is what the supervisor is told, over a socket on descriptor 3.
 type launchRequest struct {
-	Launch    string        `json:"launch"`
-	Adopt     bool          `json:"adopt,omitempty"` // init runs already
-	StateRoot string        `json:"stateRoot"`
-	RunRoot   string        `json:"runRoot"`
-	Name      string        `json:"name"`
-	UID       string        `json:"uid"`
-	Volume    string        `json:"volume"` // directory
-	Spec      runc.Spec     `json:"spec"`
-	Net       netns.Config  `json:"net"`
-	CRIU      string        `json:"criu"`
-	Image     *Image        `json:"image,omitempty"`
-	Timeout   time.Duration `json:"timeout"`
+	Launch    string       `json:"launch"`
+	Adopt     bool         `json:"adopt,omitempty"` // init runs already
+	StateRoot string       `json:"stateRoot"`
+	RunRoot   string       `json:"runRoot"`
+	Name      string       `json:"name"`
+	UID       string       `json:"uid"`
+	Volume    string       `json:"volume"` // directory
+	Spec      runc.Spec    `json:"spec"`
+	Net       netns.Config `json:"net"`
+	CRIU      string       `json:"criu"`
+	Image     *Image       `json:"image,omitempty"`
+	// CommitStep in the state says that the caller has committed, should it die
+	// before it can say so.
+	CommitStep string        `json:"commitStep,omitempty"`
+	Timeout    time.Duration `json:"timeout"`
 }
 
 type launchReply struct {
@@ -92,7 +97,8 @@ func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
 	if o.Timeout == 0 {
 		o.Timeout = 2 * time.Minute
 	}
-	if err := l.sweep(ctx); err != nil {
+	// End also sends a supervisor away that was about to start it anew.
+	if err := l.End(ctx); err != nil {
 		return fmt.Errorf("clear what an earlier run left: %w", err)
 	}
 	run := l.m.runDir(l.Config.UID)
@@ -153,7 +159,7 @@ func (l *Locked) request(o LaunchOptions) launchRequest {
 	return launchRequest{
 		Launch: newUID(), StateRoot: l.m.StateRoot, RunRoot: l.m.RunRoot, Name: l.Config.Name, UID: l.Config.UID,
 		Volume: l.m.Volumes.Path(o.Volume), Spec: l.spec(), Net: l.Config.netConfig(),
-		CRIU: l.m.CRIU.Binary, Image: o.Image, Timeout: o.Timeout,
+		CRIU: l.m.CRIU.Binary, Image: o.Image, CommitStep: o.CommitStep, Timeout: o.Timeout,
 	}
 }
 
@@ -196,6 +202,12 @@ func (m *Manager) callSupervisor(ctx context.Context, req launchRequest, commit 
 		return reply, fmt.Errorf("talk to the supervisor: %w", err)
 	}
 	if reply, err = hear(conn); err == nil && reply.Ready {
+		// From here it goes on to the end, also when the caller is interrupted.
+		stop()
+		ctx = context.WithoutCancel(ctx)
+		if err := conn.SetReadDeadline(time.Now().Add(req.Timeout)); err != nil {
+			return reply, err
+		}
 		if err = commit(); err == nil {
 			// One that is gone is noticed when it does not answer.
 			_, _ = conn.Write(goAhead)
@@ -258,7 +270,7 @@ func (m *Manager) startSupervisor(req launchRequest, sock *os.File) (*exec.Cmd, 
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.ExtraFiles = []*os.File{sock}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Unshareflags: unix.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}
@@ -279,6 +291,10 @@ func (r launchReply) err() error {
 		return &launchError{text: r.Error, err: netns.ErrAddressInUse}
 	case "timeout":
 		return &launchError{text: r.Error, err: ErrTimeout}
+	case "excess":
+		return &launchError{text: r.Error, err: runc.ErrExcess}
+	case "busy":
+		return &launchError{text: r.Error, err: statefile.ErrBusy}
 	}
 	return text
 }
@@ -298,6 +314,10 @@ func replyFor(err error) launchReply {
 	var ce *criu.Error
 	var cmd *runc.CommandError
 	switch {
+	case errors.Is(err, runc.ErrExcess):
+		r.Kind = "excess"
+	case errors.Is(err, statefile.ErrBusy):
+		r.Kind = "busy"
 	case errors.As(err, &ce):
 		plain := *ce
 		plain.Err = nil // an interface does not cross the socket; its text is in Error

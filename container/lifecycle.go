@@ -66,6 +66,9 @@ type StopOptions struct {
 // Stop asks init to end, and kills it when it does not in time.
 func (m *Manager) Stop(ctx context.Context, name string, o StopOptions) error {
 	return m.with(ctx, "stop", name, func(l *Locked) error {
+		if l.backingOff() { // stopped, but about to be restarted
+			return l.End(ctx)
+		}
 		if _, _, err := l.Require("stop", Running, Paused); err != nil {
 			return err
 		}
@@ -89,11 +92,13 @@ func (l *Locked) Stop(ctx context.Context, o StopOptions) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := l.ask(run, sig); err != nil {
-		return err
+	err = l.ask(ctx, run, sig)
+	if err == nil {
+		err = waitGone(ctx, run.PID)
 	}
-	if err := waitGone(ctx, run.PID); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err // interrupted: the container was asked, and is left to it
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		// Interrupted: the container was asked, and is left to it and its supervisor.
+		return errors.Join(err, ignoreAbsent(os.Remove(l.m.leavingFile(l.Config.UID))))
 	}
 	return l.End(context.WithoutCancel(ctx))
 }
@@ -113,7 +118,7 @@ func (l *Locked) leaving() (*Run, error) {
 // ask sends the stop signal. The kernel drops a signal that a namespace's init
 // has no handler for (pid_namespaces(7)); the other processes then get it
 // instead, so that they can end in order.
-func (l *Locked) ask(run *Run, sig syscall.Signal) error {
+func (l *Locked) ask(ctx context.Context, run *Run, sig syscall.Signal) error {
 	g, err := quota.Open(l.Config.CgroupName())
 	if err != nil {
 		return err
@@ -129,7 +134,7 @@ func (l *Locked) ask(run *Run, sig syscall.Signal) error {
 		sig = usualStop(l.Config.System(), filepath.Base(exe))
 	}
 	if sig == 0 {
-		return l.powerOff()
+		return l.powerOff(ctx)
 	}
 	if catches(run.PID, sig) {
 		return ignoreGone(unix.Kill(run.PID, sig))
@@ -149,12 +154,12 @@ func (l *Locked) ask(run *Run, sig syscall.Signal) error {
 	if len(pids) <= 1 {
 		return ignoreGone(unix.Kill(run.PID, unix.SIGKILL))
 	}
-	return l.killWhenAlone(g, run)
+	return l.killWhenAlone(ctx, g, run)
 }
 
-// powerOff runs poweroff(8) inside; its own result does not matter, as Stop waits
-// for init's end and has a timeout.
-func (l *Locked) powerOff() error {
+// powerOff runs poweroff(8) inside, for as long as ctx lasts; its own result does
+// not matter, as Stop waits for init's end.
+func (l *Locked) powerOff(ctx context.Context) error {
 	c, err := l.Runtime()
 	if err != nil {
 		return err
@@ -167,6 +172,8 @@ func (l *Locked) powerOff() error {
 	if err != nil {
 		return err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = p.Signal(unix.SIGKILL) }) // it may just have ended
+	defer stop()
 	_, err = p.Wait()
 	return err
 }
@@ -177,8 +184,8 @@ const aloneGrace = 10 * time.Second
 
 // killWhenAlone ends an init that ignores the stop signal once its children have
 // ended.
-func (l *Locked) killWhenAlone(g quota.Group, run *Run) error {
-	for end := time.Now().Add(min(aloneGrace, l.Config.stopTimeout())); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+func (l *Locked) killWhenAlone(ctx context.Context, g quota.Group, run *Run) error {
+	for end := time.Now().Add(aloneGrace); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		pids, err := g.PIDs()
 		if err != nil {
 			return err
@@ -237,14 +244,8 @@ func (l *Locked) End(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	start := time.Now()
-	run, err := l.m.readRun(l.Config.UID)
-	if err != nil {
+	if err := ignoreAbsent(os.WriteFile(l.m.leavingFile(l.Config.UID), nil, 0o600)); err != nil {
 		return err
-	}
-	if run != nil {
-		if err := os.WriteFile(l.m.leavingFile(l.Config.UID), nil, 0o600); err != nil {
-			return err
-		}
 	}
 	g, err := quota.Open(l.Config.CgroupName())
 	if err != nil {

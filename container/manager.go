@@ -15,6 +15,7 @@ import (
 	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/storage"
+	"golang.org/x/sys/unix"
 )
 
 // Source is what a container is made from.
@@ -88,6 +89,14 @@ func (m *Manager) runFile(uid string) string { return filepath.Join(m.runDir(uid
 // Errors: ErrNotFound, ErrName, statefile.ErrBusy naming the holder.
 func (m *Manager) Lock(ctx context.Context, name, op string) (*Locked, error) {
 	l, err := m.lockOnly(ctx, name, op)
+	for end := time.Now().Add(supervisorGrace); err == nil && l.ending() && time.Now().Before(end); {
+		// The supervisor goes first: it knows how init ended, and may restart it.
+		if err := l.Unlock(); err != nil {
+			return nil, err
+		}
+		time.Sleep(lookGrace)
+		l, err = m.lockOnly(ctx, name, op)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +110,9 @@ func (m *Manager) Lock(ctx context.Context, name, op string) (*Locked, error) {
 // recording how its container ended.
 const supervisorGrace = 5 * time.Second
 
+// lookGrace outlasts somebody who only looks whether the lock is held.
+const lookGrace = 30 * time.Millisecond
+
 func (m *Manager) lockOnly(ctx context.Context, name, op string) (*Locked, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
@@ -112,8 +124,12 @@ func (m *Manager) lockOnly(ctx context.Context, name, op string) (*Locked, error
 	}
 	lock, err := statefile.TryLock(m.lockFile(name), op)
 	var busy *statefile.BusyError
-	if errors.As(err, &busy) && strings.HasPrefix(busy.Holder.Op, "supervisor") {
-		wait, cancel := context.WithTimeout(ctx, supervisorGrace)
+	if errors.As(err, &busy) {
+		grace := lookGrace
+		if strings.HasPrefix(busy.Holder.Op, "supervisor") {
+			grace = supervisorGrace
+		}
+		wait, cancel := context.WithTimeout(ctx, grace)
 		defer cancel()
 		lock, err = statefile.WaitLock(wait, m.lockFile(name), op)
 	}
@@ -197,25 +213,25 @@ func (m *Manager) get(name string) (info Info, err error) {
 	if info.Status, info.Run, err = m.status(c, s); err != nil {
 		return info, err
 	}
-	info.Broken = s.Intent != nil && !m.held(name)
+	info.Broken = s.Intent != nil && !locked(m.lockFile(name))
 	return info, nil
 }
 
-// held says whether an operation has the container's lock right now.
-func (m *Manager) held(name string) bool {
-	l, err := statefile.TryLock(m.lockFile(name), "look")
+// locked says whether somebody holds a lock file right now. It takes the shared
+// lock for an instant, which keeps nobody out who waits for a moment, and makes no
+// file.
+func locked(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
-		return errors.Is(err, statefile.ErrBusy)
+		return false
 	}
-	return l.Unlock() != nil
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // Names lists the containers of the host, sorted. Half-made ones are not in it.
 func (m *Manager) Names() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(m.StateRoot, "containers"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	entries, err := readDir(filepath.Join(m.StateRoot, "containers"))
 	if err != nil {
 		return nil, err
 	}
@@ -224,8 +240,12 @@ func (m *Manager) Names() ([]string, error) {
 		if !e.IsDir() || CheckName(e.Name()) != nil {
 			continue
 		}
-		if _, err := os.Lstat(m.configFile(e.Name())); err == nil {
+		_, err := os.Lstat(m.configFile(e.Name()))
+		switch {
+		case err == nil:
 			names = append(names, e.Name())
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
 		}
 	}
 	return names, nil

@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/ctctl/ctctl/internal/runc"
@@ -35,7 +36,7 @@ func (m *masters) add(files []*os.File) error {
 // complete finds the console among the masters while the tasks are still
 // stopped. When no process had it open CRIU restored none, and what is mounted on
 // /dev/console is dead: then it is made anew.
-func (m *masters) complete(pid int, ids *runc.IDRange) error {
+func (m *masters) complete(pid int, ids *runc.IDRange, log *slog.Logger) error {
 	index, err := runc.ConsoleIndex(pid)
 	if err != nil {
 		return fmt.Errorf("console: %w", err)
@@ -51,8 +52,8 @@ func (m *masters) complete(pid int, ids *runc.IDRange) error {
 		}
 	}
 	m.console, err = runc.NewConsole(pid, ids)
-	if err != nil {
-		return fmt.Errorf("make the console anew: %w", err)
+	if err != nil { // what the container did to its /dev is no reason not to restore it
+		log.Warn("no console", "err", err)
 	}
 	return nil
 }

@@ -9,10 +9,12 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/ctctl/ctctl/internal/runc"
 )
 
 // readyPoll is how often a system that is just booting is asked.
-const readyPoll = 250 * time.Millisecond
+const readyPoll = 50 * time.Millisecond
 
 // WaitReady waits until a started container has come up, and answers in what
 // state: of systemd what `systemctl is-system-running` says, "running" or
@@ -29,10 +31,7 @@ func (m *Manager) WaitReady(ctx context.Context, name string) (state string, err
 		if info.Status != Running {
 			return "", fmt.Errorf("%w: it is %s now; see ctctl logs", ErrDied, info.Status)
 		}
-		if !info.Config.System() || !isSystemd(info.Run) {
-			return string(Running), nil
-		}
-		state, err := m.askSystemd(ctx, name)
+		state, err := m.ready(ctx, name, info)
 		if state != "" {
 			return state, nil
 		}
@@ -48,12 +47,20 @@ func (m *Manager) WaitReady(ctx context.Context, name string) (state string, err
 	}
 }
 
-// isSystemd looks at what init executes: /sbin/init is usually a link.
-func isSystemd(run *Run) bool {
-	if run == nil {
-		return false
+// ready answers in what state a running container is, "" while it comes up.
+func (m *Manager) ready(ctx context.Context, name string, info Info) (string, error) {
+	switch {
+	case !runc.Executed(info.Run.PID):
+		return "", nil
+	case info.Config.System() && isSystemd(info.Run.PID):
+		return m.askSystemd(ctx, name)
 	}
-	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", run.PID))
+	return string(Running), nil
+}
+
+// isSystemd looks at what init executes: /sbin/init is usually a link.
+func isSystemd(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	return err == nil && path.Base(exe) == "systemd"
 }
 

@@ -88,17 +88,22 @@ func (m *Manager) Sweep(ctx context.Context) (done []string, err error) {
 	return done, nil
 }
 
-// UIDs are those of all containers.
+// UIDs are those of all containers. What belongs to none of them may be deleted,
+// so that anything unclear is an error: a directory whose configuration is missing
+// or can't be read, or no directory of containers at all.
 func (m *Manager) UIDs() (map[string]bool, error) {
-	names, err := m.Names()
+	entries, err := os.ReadDir(filepath.Join(m.StateRoot, "containers"))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("which containers there are is not known: %w", err)
 	}
 	uids := map[string]bool{}
-	for _, n := range names {
+	for _, e := range entries {
+		if CheckName(e.Name()) != nil {
+			continue
+		}
 		var c Config
-		if err := configSchema.Read(m.configFile(n), &c); err != nil {
-			return nil, err
+		if err := configSchema.Read(m.configFile(e.Name()), &c); err != nil {
+			return nil, fmt.Errorf("which containers there are is not known: %w", err)
 		}
 		uids[c.UID] = true
 	}
@@ -120,12 +125,29 @@ func (m *Manager) sweepHalfMade() (done []string, err error) {
 		if _, err := os.Lstat(m.configFile(name)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		if half, err := m.halfMade(name); err != nil || !half {
+			return done, errors.Join(err, fmt.Errorf("%s is missing; put it back, or remove %s", m.configFile(name), m.dir(name)))
+		}
 		if err := statefile.RemoveTree(m.dir(name)); err != nil {
 			return done, err
 		}
 		done = append(done, name+": removed, its create was interrupted")
 	}
 	return done, nil
+}
+
+// halfMade says that a directory without a configuration is what a create or a
+// destroy left: it has no state either, or the state says so.
+func (m *Manager) halfMade(name string) (bool, error) {
+	var s State
+	err := stateSchema.Read(m.stateFile(name), &s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return s.Intent != nil && (s.Intent.Op == "create" || s.Intent.Op == "destroy"), nil
 }
 
 func readDir(path string) ([]os.DirEntry, error) {

@@ -62,13 +62,25 @@ func (l *Locked) tidy(ctx context.Context) error {
 	if run.Alive() {
 		return l.adopt(ctx)
 	}
-	if _, err := os.Lstat(l.m.runDir(l.Config.UID)); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(l.m.runDir(l.Config.UID)); errors.Is(err, os.ErrNotExist) || l.backingOff() {
 		return nil
 	}
-	if err := l.awaitSupervisor(ctx); err != nil {
-		return err
+	return l.End(ctx)
+}
+
+// backingOff says that init has ended and its supervisor waits to start it anew.
+func (l *Locked) backingOff() bool {
+	if _, err := os.Lstat(l.m.backoffFile(l.Config.UID)); err != nil {
+		return false
 	}
-	return l.sweep(ctx)
+	return locked(l.m.supervisorLock(l.Config.UID))
+}
+
+// ending says that init has ended and its supervisor is about to clean up, which
+// it does under the container's lock.
+func (l *Locked) ending() bool {
+	run, err := l.m.readRun(l.Config.UID)
+	return err == nil && run != nil && !run.Alive() && locked(l.m.supervisorLock(l.Config.UID))
 }
 
 // AwaitLaunch waits for a launch whose caller was killed: when it returns, init
@@ -108,18 +120,7 @@ func (l *Locked) awaitLaunch(ctx context.Context) error {
 
 // supervised says whether a supervisor of the container lives.
 func (l *Locked) supervised() (bool, error) {
-	path := l.m.supervisorLock(l.Config.UID)
-	if _, err := os.Lstat(filepath.Dir(path)); errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	lock, err := statefile.TryLock(path, "look")
-	if errors.Is(err, statefile.ErrBusy) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return false, lock.Unlock()
+	return locked(l.m.supervisorLock(l.Config.UID)), nil
 }
 
 // supervisorLeave is how long a supervisor may take to notice init's end.
@@ -176,11 +177,8 @@ func (l *Locked) sweep(ctx context.Context) error {
 
 // erase removes a container and everything of it. Idempotent.
 func (l *Locked) erase(ctx context.Context) error {
-	if err := l.awaitSupervisor(ctx); err != nil {
-		return err
-	}
 	l.State.Suspended = ""
-	if err := l.sweep(ctx); err != nil {
+	if err := l.End(ctx); err != nil {
 		return err
 	}
 	if err := l.deleteVolumes(ctx); err != nil {

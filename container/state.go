@@ -47,6 +47,7 @@ type Intent struct {
 	Safety   string    `json:"safety,omitempty"`   // the one made to go back
 	Volume   string    `json:"volume,omitempty"`   // the volume being made
 	WasUp    bool      `json:"wasUp,omitempty"`    // init ran when the operation began
+	Paused   bool      `json:"paused,omitempty"`   // and was paused
 }
 
 // Exit is how init ended.
@@ -131,7 +132,8 @@ func (m *Manager) status(c Config, st State) (Status, *Run, error) {
 		if err != nil {
 			return Running, run, err
 		}
-		if frozen {
+		// A container that an operation holds frozen for a moment runs.
+		if frozen && (st.Intent == nil || st.Intent.Paused) {
 			return Paused, run, nil
 		}
 		return Running, run, nil

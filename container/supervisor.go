@@ -68,6 +68,11 @@ func supervise() int {
 		s.answer(conn, replyFor(err))
 		return 1
 	}
+	// Not private: what the host unmounts later must not be kept here.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		s.answer(conn, replyFor(fmt.Errorf("own mount namespace: %w", err)))
+		return 1
+	}
 	dropForeignPools(s.req.StateRoot, log)
 	inst, err := s.begin(context.Background())
 	if err != nil {
@@ -207,6 +212,10 @@ func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance,
 
 // record writes run.json, from which on the container counts as running.
 func (s *supervisor) record(pid int) error {
+	// A mark that an operation left on an earlier life does not hold for this one.
+	if err := ignoreAbsent(os.Remove(s.m.leavingFile(s.req.UID))); err != nil {
+		return err
+	}
 	r := Run{
 		PID: pid, StartTime: startTime(pid), BootID: bootID(), Supervisor: os.Getpid(), Started: time.Now().UTC(), Launch: s.req.Launch,
 	}
@@ -238,7 +247,8 @@ func (s *supervisor) serveConsole(master *os.File) error {
 func (s *supervisor) discard(inst *instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	err := s.group.KillAll(ctx)
+	// Without a record nobody takes it for running while it is being ended.
+	err := errors.Join(ignoreAbsent(os.Remove(s.m.runFile(s.req.UID))), s.group.KillAll(ctx))
 	_, werr := inst.wait()
 	err = errors.Join(err, werr, s.teardown(ctx))
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,37 +34,67 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 		return nil, err
 	}
 	masters := new(masters)
+	worker := 0
 	pid, stats, err := s.m.CRIU.Restore(ctx, criu.RestoreOptions{
 		Images: req.Image.Dir, Work: work, Root: req.Spec.Rootfs, TCPClose: req.Image.TCPClose, OwnNetNS: true,
-		External: rt.External(), Place: rt.Place, CgroupRootsFromSelf: true, Sibling: true, Deadline: req.Timeout,
+		External: rt.External(), CgroupRootsFromSelf: true, Sibling: true, Deadline: req.Timeout,
+		Place: func(pid int) error {
+			worker = pid
+			return rt.Place(pid)
+		},
 		Kill: func() error { return s.group.KillAll(ctx) },
 		Notify: func(ctx context.Context, ev criu.Event) error {
+			if ev.Script == criu.EventPreResume {
+				return errors.Join(s.complete(rt, req, masters), s.holdStill(worker))
+			}
 			return s.onRestore(ctx, req, rt, ev, masters)
 		},
 	})
 	if err != nil {
 		clean := context.WithoutCancel(ctx)
 		masters.close()
-		if s.console != nil {
-			s.console.close()
-			s.console = nil
-		}
 		s.keepLog(err, work)
-		// Without a link no peer is told that its connections end.
-		return nil, errors.Join(err, netns.Leave(clean, req.Net, true), s.group.KillAll(clean), rt.Undo(),
-			s.group.Remove(clean), ignoreAbsent(os.Remove(s.m.runFile(req.UID))))
+		return nil, errors.Join(err, netns.Leave(clean, req.Net, true), s.group.KillAll(clean), rt.Undo(), s.group.Remove(clean))
 	}
 	s.phase("restore", began)
 	s.phases = append(s.phases, phase{Name: "restore.forking", Took: stats.Forking}, phase{Name: "restore.memory", Took: stats.Restore})
 	began = time.Now()
 	inst := &instance{pid: pid, wait: func() (int, error) { return waitChild(pid) }}
-	// CRIU brings the freezer back as it was at the cut: frozen.
-	if err := s.group.Thaw(); err != nil {
+	err = rt.Limit()
+	if err == nil {
+		err = s.release(ctx, req, pid, masters.take())
+	}
+	if err != nil {
+		// Without a link no peer is told that its connections end.
+		err = errors.Join(err, netns.Leave(context.WithoutCancel(ctx), req.Net, true))
 		s.discard(inst)
 		return nil, err
 	}
 	s.phase("resume", began)
 	return inst, nil
+}
+
+// release lets a restored container run, which CRIU has left frozen. It is
+// recorded before the caller commits, so that from then on it can be found even
+// should this process end.
+func (s *supervisor) release(ctx context.Context, req launchRequest, pid int, console *os.File) error {
+	if console != nil {
+		if err := s.serveConsole(console); err != nil {
+			return err
+		}
+	}
+	if err := s.record(pid); err != nil {
+		return err
+	}
+	if err := s.askCommit(ctx, pid); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := netns.Join(ctx, req.Net); err != nil {
+		return err
+	}
+	s.phase("restore.join", began)
+	return s.group.Thaw()
 }
 
 func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.Restored, ev criu.Event, masters *masters) error {
@@ -77,18 +109,14 @@ func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.
 		if err := rt.Save(ev.PID); err != nil {
 			return fmt.Errorf("record the runtime state: %w", err)
 		}
-	case criu.EventPreResume:
-		return s.complete(ctx, req, rt, masters)
 	case criu.EventOrphanPTSMaster:
 		return masters.add(ev.Files)
 	}
 	return nil
 }
 
-// complete is called when all is restored and nothing has run. The container is
-// recorded before the caller commits, so that from then on it can be found even
-// should this process end.
-func (s *supervisor) complete(ctx context.Context, req launchRequest, rt *runc.Restored, masters *masters) error {
+// complete is called when all is restored and nothing has run.
+func (s *supervisor) complete(rt *runc.Restored, req launchRequest, masters *masters) error {
 	pid, err := rt.PID()
 	if err != nil {
 		return err
@@ -100,23 +128,33 @@ func (s *supervisor) complete(ctx context.Context, req launchRequest, rt *runc.R
 	if err := rt.Check(pid, pids); err != nil {
 		return err
 	}
-	if err := masters.complete(pid, req.Spec.IDs); err != nil {
+	return masters.complete(pid, req.Spec.IDs, s.log)
+}
+
+// holdStill freezes what CRIU is about to let go, so that nothing runs before the
+// commit. CRIU itself is in the same cgroup and must not be.
+func (s *supervisor) holdStill(worker int) error {
+	dir := s.group.Unified()
+	if dir == "" {
+		return nil
+	}
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
 		return err
 	}
-	if err := s.serveConsole(masters.take()); err != nil {
-		return err
+	own := "/"
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			own = path
+		}
 	}
-	if err := s.record(pid); err != nil {
-		return err
+	procs := filepath.Join(filepath.Dir(dir), own, "cgroup.procs")
+	if err := os.WriteFile(procs, []byte(strconv.Itoa(worker)), 0); err != nil {
+		return fmt.Errorf("move criu out of the container: %w", err)
 	}
-	if err := s.askCommit(ctx, pid); err != nil {
-		return err
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte("1"), 0); err != nil {
+		return fmt.Errorf("hold the restored processes: %w", err)
 	}
-	began := time.Now()
-	if err := netns.Join(ctx, req.Net); err != nil {
-		return err
-	}
-	s.phase("restore.join", began)
 	return nil
 }
 
@@ -140,12 +178,19 @@ func (s *supervisor) askCommit(ctx context.Context, pid int) error {
 	if err == nil && !bytes.Equal(word[:n], goAhead) {
 		err = io.ErrUnexpectedEOF
 	}
-	if err != nil {
+	if err != nil && !s.wasCommitted() {
 		return fmt.Errorf("the caller does not want it any more: %w", err)
 	}
 	s.committed = true
 	s.phase("restore.commit", began)
 	return s.conn.SetDeadline(time.Time{})
+}
+
+// wasCommitted reads from the state whether a caller that died had committed. What
+// settles its operation waits for this supervisor first.
+func (s *supervisor) wasCommitted() bool {
+	_, st, err := s.m.read(s.req.Name)
+	return err == nil && s.req.CommitStep != "" && st.Intent != nil && st.Intent.Step == s.req.CommitStep
 }
 
 // waitChild waits for a restored init, which CRIU made a child of this process.

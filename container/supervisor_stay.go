@@ -17,6 +17,7 @@ var exitSchema = statefile.Schema{Kind: "container-exit", Version: 1}
 
 func (m *Manager) exitFile(uid string) string    { return filepath.Join(m.runDir(uid), "exit.json") }
 func (m *Manager) leavingFile(uid string) string { return filepath.Join(m.runDir(uid), "leaving") }
+func (m *Manager) backoffFile(uid string) string { return filepath.Join(m.runDir(uid), "backoff") }
 
 // rebootSignal is what the kernel ends init with when something inside calls
 // reboot(2) to restart (pid_namespaces(7)); a halt or power-off gives SIGINT.
@@ -66,21 +67,22 @@ func (s *supervisor) after(exit Exit, backoff time.Duration) *instance {
 		return nil // the operation that ended it does the rest
 	}
 	l.State.LastExit = &exit
-	err = errors.Join(s.teardown(ctx), l.SaveState())
+	// What is suspended, or being rolled back, does not start anew.
+	again := l.State.Intent == nil && l.State.Suspended == "" && wantsRestart(l.Config, exit)
+	if again {
+		err = os.WriteFile(s.m.backoffFile(s.req.UID), nil, 0o600)
+	}
+	err = errors.Join(err, s.teardown(ctx), l.SaveState(), l.Unlock())
 	if err != nil {
 		s.log.Error("clean up", "err", err)
-	}
-	again := err == nil && wantsRestart(l.Config, exit)
-	if err := l.Unlock(); err != nil {
-		s.log.Error("unlock", "err", err)
 	}
 	if !again {
 		return nil
 	}
-	if exit.Code != rebootExit {
-		time.Sleep(backoff)
+	if exit.Code == rebootExit {
+		backoff = 0
 	}
-	return s.again(ctx)
+	return s.restart(ctx, backoff)
 }
 
 func wantsRestart(c Config, exit Exit) bool {
@@ -103,6 +105,9 @@ func (s *supervisor) takeOver(ctx context.Context) (*Locked, error) {
 			if err != nil {
 				return nil, errors.Join(err, lock.Unlock())
 			}
+			if run, err := s.m.readRun(s.req.UID); err != nil || run == nil || run.Supervisor != os.Getpid() {
+				return nil, errors.Join(err, lock.Unlock()) // somebody cleaned up, or it has another life
+			}
 			return l, nil
 		}
 		if !errors.Is(err, statefile.ErrBusy) {
@@ -112,36 +117,6 @@ func (s *supervisor) takeOver(ctx context.Context) (*Locked, error) {
 			return nil, nil //nolint:nilnil // documented
 		}
 	}
-}
-
-// again starts the container anew with its configuration as it is now, unless
-// somebody else has taken it meanwhile.
-func (s *supervisor) again(ctx context.Context) *instance {
-	lock, err := statefile.TryLock(s.m.lockFile(s.req.Name), "supervisor: restart")
-	if err != nil {
-		s.log.Info("not restarted", "err", err)
-		return nil
-	}
-	defer func() {
-		if err := lock.Unlock(); err != nil {
-			s.log.Error("unlock", "err", err)
-		}
-	}()
-	l := &Locked{m: s.m, lock: lock}
-	if l.Config, l.State, err = s.m.read(s.req.Name); err != nil || l.Config.UID != s.req.UID {
-		s.log.Error("not restarted", "err", err)
-		return nil
-	}
-	s.req.Image = nil
-	s.req.Launch = newUID()
-	s.req.Volume = filepath.Join(filepath.Dir(s.req.Volume), l.State.Volume)
-	s.req.Spec, s.req.Net = l.spec(), l.Config.netConfig()
-	inst, err := s.bringUp(ctx, s.req)
-	if err != nil {
-		s.log.Error("restart", "err", err)
-		return nil
-	}
-	return inst
 }
 
 // volumesIn knows where volumes are, which is all a supervisor needs.

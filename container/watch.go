@@ -52,7 +52,7 @@ func (s *supervisor) unfreeze() error {
 	if l.Config, l.State, err = s.m.read(s.req.Name); err != nil {
 		return err
 	}
-	if l.State.Intent == nil {
+	if in := l.State.Intent; in == nil || in.Paused && in.Step != StepEnding {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -61,5 +61,5 @@ func (s *supervisor) unfreeze() error {
 	if l.State.Intent.Step == StepEnding {
 		return s.group.KillAll(ctx) // the image is complete, the way is forward
 	}
-	return l.Release(ctx, false)
+	return l.Release(ctx, l.State.Intent.Paused)
 }

@@ -102,7 +102,12 @@ func ownerOf(volume string) (uid string, ok bool) {
 }
 
 // sweepImages removes the images of containers that are no more.
-func (h *Host) sweepImages(context.Context) (done []string, err error) {
+func (h *Host) sweepImages(ctx context.Context) (done []string, err error) {
+	lock, err := statefile.WaitLock(ctx, filepath.Join(h.Options.StateRoot, "host.lock"), "repair")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	known, err := h.Containers.UIDs()
 	if err != nil {
 		return nil, err

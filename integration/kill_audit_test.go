@@ -255,7 +255,7 @@ func (s *site) auditMounts(t testing.TB) (wrong []string) {
 	}
 	for text := range strings.Lines(string(mounts)) {
 		f := strings.Fields(text)
-		if strings.HasPrefix(f[4], s.run) || strings.HasPrefix(f[4], s.state) && f[4] != s.state+"/pool" {
+		if strings.HasPrefix(f[4], s.base+"/") && f[4] != s.state+"/pool" && !s.foreign["mount "+f[4]] {
 			wrong = append(wrong, "mount "+f[4])
 		}
 	}

@@ -50,11 +50,11 @@ const clientPatience = 700 * time.Millisecond
 
 func (l *ledger) ask(question string) (string, error) {
 	if l.conn == nil {
-		conn, err := net.DialTimeout("tcp", l.addr, clientPatience)
+		conn, err := dialLedger(l.addr)
 		if err != nil {
 			return "", err
 		}
-		l.conn = newLine(conn)
+		l.conn = conn
 	}
 	answer, err := l.conn.askWithin(question, clientPatience)
 	if err != nil {
@@ -72,6 +72,14 @@ func (l *line) askWithin(question string, d time.Duration) (string, error) {
 	}
 	answer, err := l.r.ReadString('\n')
 	return answer, err
+}
+
+func dialLedger(addr string) (*line, error) {
+	conn, err := net.DialTimeout("tcp", addr, clientPatience)
+	if err != nil {
+		return nil, err
+	}
+	return newLine(conn), nil
 }
 
 func (l *ledger) hangUp() {

@@ -57,7 +57,8 @@ func (s *site) ledgerRoot() (root string, err error) {
 	return root, errors.Join(err, os.WriteFile(filepath.Join(root, "sbin", "ledger"), program, 0o755))
 }
 
-func newSite(t testing.TB) *site {
+// newSite makes one; setUp, if any, is called before anything is in the state root.
+func newSite(t testing.TB, setUp ...func(*site)) *site {
 	t.Helper()
 	testutil.Require(t, testutil.Root, testutil.CRIU, testutil.Btrfs, testutil.UserNS, testutil.CgroupV2)
 	// Every directory on the way to the run root must be open for the
@@ -79,6 +80,9 @@ func newSite(t testing.TB) *site {
 			t.Error(err)
 		}
 	})
+	for _, f := range setUp {
+		f(s)
+	}
 	root, err := s.ledgerRoot()
 	if err != nil {
 		t.Fatal(err)

@@ -31,6 +31,13 @@ func (y tally) add(op, victim string, hit bool, came string) {
 	c.came[came]++
 }
 
+func (y tally) killed() (n int) {
+	for _, c := range y {
+		n += c.hit
+	}
+	return n
+}
+
 func (y tally) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-10s %-11s %6s %6s  %s\n", "OPERATION", "VICTIM", "ROUNDS", "KILLED", "CAME TO")

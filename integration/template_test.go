@@ -53,7 +53,22 @@ func (r *rig) provideTemplate() error {
 	for _, p := range packages {
 		args = append(args, "--package", p)
 	}
-	if res := r.command(ctx, "", append(args, "full")...); res.err != nil {
+	// The package mirror is outside of the network that the tests have.
+	machine, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", os.Getppid()))
+	if err != nil {
+		return err
+	}
+	defer machine.Close()
+	var res result
+	onOwnThread(func() {
+		if err = setNetNS(machine); err == nil {
+			res = r.command(ctx, "", append(args, "full")...)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if res.err != nil {
 		return res
 	}
 	return r.saveTemplate(ctx)

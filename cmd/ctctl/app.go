@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -125,17 +123,6 @@ func withHost(c *cli.Context, phase string, do func(ctx context.Context, s *sess
 		}
 	}()
 	return do(c.Context, &session{Host: h, c: c, talk: p})
-}
-
-func logger(c *cli.Context, w io.Writer) *slog.Logger {
-	level := slog.LevelWarn
-	switch {
-	case c.Bool("verbose"):
-		level = slog.LevelDebug
-	case c.Bool("quiet"):
-		level = slog.LevelError
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
 // confirm tells people, on stderr, what was done.

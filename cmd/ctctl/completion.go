@@ -41,12 +41,12 @@ func completionCommand() *cli.Command {
 var completionScripts = map[string]string{
 	"bash": `# bash completion for ctctl
 _ctctl() {
-    local line files=none word
+    local line files=none word tab=$'\t'
     COMPREPLY=()
     while IFS= read -r line; do
         case $line in
         :*) files=${line#:} ;;
-        *) COMPREPLY+=("${line%%$'\t'*}") ;;
+        *) COMPREPLY+=("${line%%"$tab"*}") ;;
         esac
     done < <("${COMP_WORDS[0]}" __complete bash -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
     word=${COMP_WORDS[COMP_CWORD]}
@@ -64,12 +64,12 @@ complete -F _ctctl ctctl
 `,
 	"zsh": `#compdef ctctl
 _ctctl() {
-    local line files=none
+    local line word files=none tab=$'\t'
     local -a proposals
     while IFS= read -r line; do
         case $line in
         :*) files=${line#:} ;;
-        *$'\t'*) proposals+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}") ;;
+        *$tab*) word=${line%%$tab*}; proposals+=("${word//:/\\:}:${line#*$tab}") ;;
         *) proposals+=("${line//:/\\:}") ;;
         esac
     done < <("${words[1]}" __complete zsh -- "${(@)words[2,CURRENT]}" 2>/dev/null)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/ctctl/ctctl/checkpoint"
@@ -49,7 +50,7 @@ var exitTable = []struct {
 	{codeState, "The container's state does not allow it."},
 	{codeBusy, "Another operation holds the container; the message names its process."},
 	{codePermission, "Not root, or the kernel refuses."},
-	{codeRefused, "Something that cannot be checkpointed was found before anything was frozen; of doctor: something fails."},
+	{codeRefused, "Refused before anything was touched: an image that is damaged, or more than the container may be; of doctor: something fails."},
 	{codeResource, "No room, no memory, or an address that is in use."},
 	{codeDump, "The processes could not be checkpointed; the container still runs."},
 	{codeRestore, "The processes could not be restored; the container is as it was before."},
@@ -125,6 +126,7 @@ var codes = []struct {
 	{codeExists, []error{container.ErrExists, checkpoint.ErrExists, template.ErrExists, storage.ErrExists}},
 	{codeState, []error{container.ErrState, storage.ErrInUse}},
 	{codePermission, []error{host.ErrNotRoot}},
+	{codeRefused, []error{checkpoint.ErrDamaged, checkpoint.ErrForeign, runc.ErrExcess}},
 	{codeResource, []error{checkpoint.ErrNoRoom, storage.ErrNoSpace, netns.ErrAddressInUse, quota.ErrBelowUsage}},
 	{codeTimeout, []error{container.ErrTimeout, context.DeadlineExceeded}},
 	{codeInterrupted, []error{context.Canceled}},
@@ -180,11 +182,18 @@ func inside(code int, err error) error {
 	return nil
 }
 
-// message is an error for people, control characters replaced. That an error came
-// of an interruption needs no words.
+// message is an error for people, control characters replaced and each line once.
+// That an error came of an interruption needs no words.
 func message(err error) string {
+	text := printable(err.Error())
 	if errors.Is(err, context.Canceled) {
-		return strings.ReplaceAll(printable(err.Error()), context.Canceled.Error(), "interrupted")
+		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
 	}
-	return printable(err.Error())
+	var out []string
+	for line := range strings.SplitSeq(text, "\n") {
+		if !slices.Contains(out, line) {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "\n  ")
 }

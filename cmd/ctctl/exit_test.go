@@ -127,6 +127,14 @@ hint: choose another name, or destroy that one
 	}
 }
 
+func TestAnErrorOfSeveralLinesIsToldOnce(t *testing.T) {
+	var out bytes.Buffer
+	complain(&out, errors.Join(errors.New("a: x"), errors.New("b: y"), errors.New("b: y")))
+	if got, want := out.String(), "ctctl: a: x\n  b: y\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestMessagesDoNotMoveTheCursor(t *testing.T) {
 	var out bytes.Buffer
 	complain(&out, errors.New("evil \x1b[2J\u009b2J name"))

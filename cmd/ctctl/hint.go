@@ -24,6 +24,8 @@ var hints = []struct {
 }{
 	{host.ErrNotRoot, "run it with sudo"},
 	{statefile.ErrBusy, "try again when it is done"},
+	{statefile.ErrNewer, "use the version of ctctl that wrote it, or a later one"},
+	{statefile.ErrCorrupt, "correct the file that is named, or bring it back from a backup"},
 	{container.ErrNotFound, "ctctl list -a shows what there is"},
 	{template.ErrNotFound, "ctctl template list shows what there is; ctctl template build makes one"},
 	{checkpoint.ErrNotFound, "ctctl snapshot list NAME shows what there is"},

@@ -22,6 +22,7 @@ func lifecycleCommands() []*cli.Command {
 				"jobs are done; every other init, or a command, has been executed.",
 			Flags: []cli.Flag{
 				&cli.BoolFlag{Name: "wait", Usage: "wait until it has come up"},
+				&cli.BoolFlag{Name: "cold", Usage: "of a suspended one: give its memory up for good and start it anew"},
 				&cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "with --wait: not longer than `TIME`"},
 			},
 		},
@@ -86,6 +87,11 @@ func runStart(c *cli.Context) error {
 		return misuse(c, "--timeout goes with --wait")
 	}
 	return each(c, "starting", func(ctx context.Context, s *session, n string) error {
+		if c.Bool("cold") {
+			if err := s.Checkpoints.Forget(ctx, n); err != nil && !errors.Is(err, container.ErrState) {
+				return err
+			}
+		}
 		if err := s.Containers.Start(ctx, n); err != nil {
 			return err
 		}

@@ -103,7 +103,7 @@ func published(c *cli.Context, s *session, t template.Template, err error) error
 		l.single, l.items = true, []templateView{templateOf(t)}
 		return emit(c, l)
 	}
-	s.confirm("template %s: %s, %s; ctctl create NAME --template %s makes a container of it", t.Name, sizeText(t.SizeBytes), t.Digest, t.Name)
+	s.confirm("template %s: %s, %s…; ctctl create NAME --template %s makes a container of it", t.Name, sizeText(t.SizeBytes), shortDigest(templateOf(t)), t.Name)
 	if t.Init == "" {
 		s.confirm("it has no init: give a command to create")
 	}

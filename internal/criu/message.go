@@ -27,6 +27,9 @@ func (w *worker) receive(buf []byte) (*rpc.CriuResp, []*os.File, error) {
 	oob := make([]byte, unix.CmsgSpace(16*4))
 	// The net package asks for MSG_CMSG_CLOEXEC.
 	n, oobn, flags, _, err := w.conn.ReadMsgUnix(buf, oob)
+	if errors.Is(err, os.ErrDeadlineExceeded) && w.gone() {
+		return nil, nil, errWorkerGone
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, fmt.Errorf("read from criu: %w", err)
 	}
@@ -44,6 +47,16 @@ func (w *worker) receive(buf []byte) (*rpc.CriuResp, []*os.File, error) {
 		return nil, files, fmt.Errorf("decode criu's answer: %w", err)
 	}
 	return resp, files, nil
+}
+
+// gone says whether the process has ended.
+func (w *worker) gone() bool {
+	select {
+	case <-w.exited:
+		return true
+	default:
+		return false
+	}
 }
 
 func parseRights(oob []byte) ([]*os.File, error) {

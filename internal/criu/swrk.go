@@ -27,6 +27,9 @@ const (
 	// firstPassedFD is where the caller's descriptors start in the worker:
 	// after stdin, stdout, stderr and the worker's end of the socket.
 	firstPassedFD = 4
+	// answerGrace is how long the last answer of a worker that has ended may take
+	// to be read.
+	answerGrace = 500 * time.Millisecond
 	// exitGrace is how long a worker may take to end once it has answered.
 	exitGrace = 5 * time.Second
 	// killGrace is how long a worker may take to die of SIGKILL. One that
@@ -88,9 +91,13 @@ func (e Engine) startWorker(ctx context.Context, passed []*os.File) (_ *worker, 
 		return nil, fmt.Errorf("start criu: %w", err)
 	}
 	go func() {
-		defer close(w.exited)
 		// How it ended is told by its answer and its log.
 		_ = w.cmd.Wait()
+		close(w.exited)
+		// Processes that it has forked, such as its user namespace daemon, have
+		// the socket too: when it is killed no end of the stream is seen. An error
+		// says that the socket is closed.
+		_ = w.conn.SetReadDeadline(time.Now().Add(answerGrace))
 	}()
 	return w, nil
 }

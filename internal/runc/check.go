@@ -60,7 +60,7 @@ func (r *Restored) checkThread(pid int, tid string, want uint64) error {
 	switch {
 	case got["Seccomp"] != "2":
 		return fmt.Errorf("%w: no seccomp filter", ErrExcess)
-	case r.cfg.NoNewPrivileges && got["NoNewPrivs"] != "1":
+	case !r.spec.System && got["NoNewPrivs"] != "1":
 		return fmt.Errorf("%w: new privileges are not blocked", ErrExcess)
 	}
 	return nil
@@ -123,4 +123,6 @@ func mask(names []string) (uint64, error) {
 }
 
 // CapabilityMask is the container's bounding set, bit n being capability n.
-func CapabilityMask(system bool) (uint64, error) { return mask(Spec{System: system}.capabilities()) }
+func CapabilityMask(system bool, ids *IDRange) (uint64, error) {
+	return mask(Spec{System: system, IDs: ids}.capabilities())
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/utils"
@@ -154,14 +155,5 @@ func (c *Container) Config() (json.RawMessage, error) { return json.Marshal(c.c.
 // Forget removes libcontainer's state directory of a container that has ended.
 // Cgroups are the caller's to remove. Absent is not an error.
 func Forget(stateDir, id string) error {
-	dir := filepath.Join(stateDir, id)
-	for _, name := range []string{"state.json", "exec.fifo"} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return statefile.RemoveTree(filepath.Join(stateDir, id))
 }

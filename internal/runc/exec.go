@@ -44,6 +44,9 @@ func (c *Container) Exec(cmd Command) (*Process, error) {
 		return nil, err
 	}
 	s := Spec{System: cmd.System, Cwd: cmd.Cwd}
+	if len(c.c.Config().UIDMappings) > 0 {
+		s.IDs = &IDRange{}
+	}
 	caps := capabilitySet(s.capabilities())
 	if who.Uid != 0 {
 		caps.Effective, caps.Permitted = nil, nil

@@ -54,12 +54,30 @@ func Restore(dumped json.RawMessage, s Spec) (*Restored, error) {
 	return &Restored{stateDir: s.StateDir, id: s.ID, spec: s, cfg: cfg, cgroup: m}, nil
 }
 
+// spareTasks is how many tasks CRIU itself may add to a container's while it
+// restores them.
+const spareTasks = 64
+
 // Place puts CRIU's process into the container's cgroups and sets the limits, so
-// that everything it restores is born inside them.
+// that everything it restores is born inside them. CRIU's own processes are not
+// counted against the limit of tasks; Limit sets that as it is to be.
 func (r *Restored) Place(pid int) error {
 	if err := r.cgroup.Apply(pid); err != nil {
 		return fmt.Errorf("enter the container's cgroups: %w", err)
 	}
+	resources := *r.cfg.Cgroups.Resources
+	if limit := resources.PidsLimit; limit != nil && *limit > 0 {
+		more := *limit + spareTasks
+		resources.PidsLimit = &more
+	}
+	if err := r.cgroup.Set(&resources); err != nil {
+		return fmt.Errorf("set the limits: %w", err)
+	}
+	return nil
+}
+
+// Limit sets the limits as they are configured, when CRIU is done.
+func (r *Restored) Limit() error {
 	if err := r.cgroup.Set(r.cfg.Cgroups.Resources); err != nil {
 		return fmt.Errorf("set the limits: %w", err)
 	}

@@ -26,16 +26,19 @@ var systemCaps = append([]string{
 	"CAP_AUDIT_CONTROL", "CAP_AUDIT_READ",
 }, commandCaps...)
 
+// capabilities: without a user namespace of its own a distribution's init would be
+// root on the host with the larger set, so it gets the small one.
 func (s Spec) capabilities() []string {
-	if s.System {
+	if s.System && s.IDs != nil {
 		return systemCaps
 	}
 	return commandCaps
 }
 
 // nestedNamespaces are the kinds CRIU can't dump when a container makes more of
-// its own; mount and network ones stay allowed.
-const nestedNamespaces = unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID | unix.CLONE_NEWUSER |
+// its own; only mount namespaces stay allowed. (Of network namespaces it dumps
+// one, when it is told to leave that to its caller.)
+const nestedNamespaces = unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID | unix.CLONE_NEWUSER |
 	unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME
 
 // refused are system calls whose kernel objects CRIU can't dump or that reach
@@ -46,6 +49,8 @@ var refused = map[string]syscall.Errno{
 	"clone3": unix.ENOSYS, "memfd_secret": unix.ENOSYS,
 	"bpf": unix.EPERM, "perf_event_open": unix.EPERM, "fanotify_init": unix.EPERM, "userfaultfd": unix.EPERM,
 	"open_by_handle_at": unix.EPERM, "init_module": unix.EPERM, "finit_module": unix.EPERM, "delete_module": unix.EPERM,
+	// Sockets of 32-bit programs: behind it no rule can look at the family.
+	"socketcall": unix.ENOSYS,
 	"kexec_load": unix.EPERM, "kexec_file_load": unix.EPERM,
 }
 

@@ -47,7 +47,7 @@ type ledger struct {
 	file    *os.File
 	now     list
 	ballast []byte
-	traced  *os.Process
+	untrace chan chan error
 }
 
 func main() {
@@ -142,7 +142,9 @@ func (l *ledger) answer(words []string) (string, error) {
 	case len(words) == 1 && words[0] == "trace":
 		return "traced", l.trace()
 	case len(words) == 1 && words[0] == "untrace":
-		return "ended", l.traced.Kill()
+		ended := make(chan error)
+		l.untrace <- ended
+		return "ended", <-ended
 	case len(words) == 1 && words[0] == "hog":
 		return "begun", exec.Command("/proc/self/exe").Start()
 	}
@@ -167,19 +169,28 @@ func fill(path, mib string) error {
 	return errors.Join(err, f.Sync())
 }
 
-// trace starts a program and stays its tracer.
+// trace starts a program and stays its tracer, until it is told to end it.
 func (l *ledger) trace() error {
 	result := make(chan error)
+	l.untrace = make(chan chan error)
 	go func() {
 		runtime.LockOSThread() // the tracer is a thread
 		cmd := exec.Command("/proc/self/exe")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
 		err := cmd.Start() // it stops at its first instruction
-		l.traced = cmd.Process
 		result <- err
-		if err == nil {
-			_ = cmd.Wait() // killed
+		if err != nil {
+			return
 		}
+		ended := <-l.untrace
+		err = cmd.Process.Kill()
+		for ws := syscall.WaitStatus(0x7f); ws.Stopped(); {
+			if _, werr := syscall.Wait4(cmd.Process.Pid, &ws, 0, nil); werr != nil {
+				err = errors.Join(err, werr)
+				break
+			}
+		}
+		ended <- err
 	}()
 	return <-result
 }

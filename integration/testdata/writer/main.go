@@ -84,12 +84,7 @@ func check(err error) {
 func (w *writer) run() {
 	for {
 		w.mu.Lock()
-		// Round strips the monotonic clock, which stands still with the container.
-		now := time.Now().Round(0)
-		if still := now.Sub(w.seen); still > stoodStill {
-			w.last = w.look()
-			w.last.stillFor = still
-		}
+		w.notice()
 		for range burst {
 			w.step()
 		}
@@ -97,6 +92,16 @@ func (w *writer) run() {
 		w.mu.Unlock()
 		time.Sleep(pause)
 	}
+}
+
+// notice takes down what there is when the writer has stood still.
+func (w *writer) notice() {
+	// Round strips the monotonic clock, which stands still with the container.
+	if still := time.Now().Round(0).Sub(w.seen); still > stoodStill {
+		w.last = w.look()
+		w.last.stillFor = still
+	}
+	w.seen = time.Now().Round(0)
 }
 
 // step counts one. It may be stopped anywhere in it, and then goes on there.
@@ -161,6 +166,7 @@ func (w *writer) serve(conn net.Conn) {
 	defer conn.Close()
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
 		w.mu.Lock()
+		w.notice() // a client may be quicker than the counting
 		var answer string
 		switch lines.Text() {
 		case "cut":
