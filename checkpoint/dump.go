@@ -34,6 +34,9 @@ type cut struct {
 	group    quota.Group
 	silenced bool
 	paused   bool // it was before
+	// skipInFlight gives connections up that nobody has accepted yet: under a
+	// stream of new ones there is always one, and its client tries again.
+	skipInFlight bool
 }
 
 // take dumps the container's processes into c.dir and fills in the manifest. On
@@ -54,6 +57,7 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 		}
 	}
 	for try := 1; ; try++ {
+		c.skipInFlight = try > dumpTries/2
 		if err = c.once(ctx, mf); err == nil {
 			return nil
 		}
@@ -152,7 +156,7 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 	undo := func() error { return c.l.Release(context.WithoutCancel(ctx), c.paused) }
 	var frozen time.Time
 	stats, err := c.m.CRIU.Dump(ctx, criu.DumpOptions{
-		PID: pid, Root: c.l.Rootfs(), Images: images, FreezeCgroup: c.freezeDir(), LeaveRunning: true, OwnNetNS: true,
+		PID: pid, Root: c.l.Rootfs(), Images: images, FreezeCgroup: c.freezeDir(), LeaveRunning: true, OwnNetNS: true, SkipInFlight: c.skipInFlight,
 		External: ext.Dump, Deadline: deadline, Thaw: c.group.Thaw, PIDs: c.group.PIDs, Notify: c.notify(mf),
 		Freeze: func(ctx context.Context) (err error) {
 			frozen, err = c.freeze(ctx)

@@ -92,13 +92,15 @@ func wantsRestart(c Config, exit Exit) bool {
 	return c.Restart == "always" || c.Restart == "on-failure" && exit.Code != 0
 }
 
+// takeOverPoll is how long init's end may go unnoticed while an operation that
+// has nothing to do with it holds the container.
+const takeOverPoll = 50 * time.Millisecond
+
 // takeOver locks the container after init's end. It answers nil when an
 // operation holds the container and said that it ends init on purpose.
 func (s *supervisor) takeOver(ctx context.Context) (*Locked, error) {
 	for {
-		wait, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-		lock, err := statefile.WaitLock(wait, s.m.lockFile(s.req.Name), "supervisor: init ended")
-		cancel()
+		lock, err := statefile.TryLock(s.m.lockFile(s.req.Name), "supervisor: init ended")
 		if err == nil {
 			l := &Locked{m: s.m, lock: lock}
 			l.Config, l.State, err = s.m.read(s.req.Name)
@@ -115,6 +117,13 @@ func (s *supervisor) takeOver(ctx context.Context) (*Locked, error) {
 		}
 		if _, err := os.Lstat(s.m.leavingFile(s.req.UID)); err == nil {
 			return nil, nil //nolint:nilnil // documented
+		}
+		// Whoever ends init on purpose says so before: it waits for this process,
+		// in the downtime of a rollback, so nothing is waited for before looking.
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(takeOverPoll):
 		}
 	}
 }

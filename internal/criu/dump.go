@@ -46,6 +46,9 @@ type DumpOptions struct {
 	LeaveRunning, LeaveStopped bool
 	// TCPClose drops established TCP connections instead of saving them.
 	TCPClose bool
+	// SkipInFlight leaves out connections that a listener has not accepted yet,
+	// which otherwise make the dump fail; their clients have to connect again.
+	SkipInFlight bool
 	// OwnNetNS means that the tree has a network namespace of its own,
 	// which CRIU shall leave to the caller to make and fill.
 	OwnNetNS bool
@@ -136,6 +139,7 @@ func (o DumpOptions) request() *rpc.CriuOpts {
 	r.LeaveRunning = proto.Bool(o.LeaveRunning)
 	r.LeaveStopped = proto.Bool(o.LeaveStopped)
 	r.LinkRemap = proto.Bool(true)
+	r.TcpSkipInFlight = proto.Bool(o.SkipInFlight)
 	r.GhostLimit = proto.Uint32(ghost)
 	if o.FreezeCgroup != "" {
 		r.FreezeCgroup = proto.String(o.FreezeCgroup)
@@ -168,6 +172,9 @@ func commonRequest(root string, ownNetNS, tcpClose bool, external []string) *rpc
 		ManageCgroups:     proto.Bool(true),
 		ManageCgroupsMode: rpc.CriuCgMode_SOFT.Enum(),
 		External:          external,
+	}
+	if yard := ownCgroupYard(); yard != "" {
+		r.CgroupYard = proto.String(yard)
 	}
 	if root != "" {
 		r.Root = proto.String(root)
