@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -36,6 +37,9 @@ func (m *Manager) Rollback(ctx context.Context, name, snap string) (r Rolled, er
 			return fmt.Errorf("snapshot %s: %w", snap, err)
 		}
 		m.trace("verify", start)
+		if _, err := os.Lstat(l.Volumes().Path(mf.Volume)); err != nil {
+			return fmt.Errorf("snapshot %s: %w: its files are missing: %w", snap, ErrDamaged, err)
+		}
 		if mf.Memory {
 			if err := m.fits(ctx, mf, l.Config); err != nil {
 				return err

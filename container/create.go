@@ -74,6 +74,9 @@ func (m *Manager) Create(ctx context.Context, name string, o CreateOptions) (c C
 	if err != nil {
 		return c, err
 	}
+	if err := m.vacate(ctx, name); err != nil {
+		return c, err
+	}
 	hostLock, err := statefile.WaitLock(ctx, filepath.Join(m.StateRoot, "host.lock"), "create "+name)
 	if err != nil {
 		return c, err
@@ -93,6 +96,22 @@ func (m *Manager) Create(ctx context.Context, name string, o CreateOptions) (c C
 	}
 	undos.Drop()
 	return l.Config, nil
+}
+
+// vacate clears what an interrupted create or destroy left under the name, and
+// answers ErrExists when it is a container's.
+func (m *Manager) vacate(ctx context.Context, name string) error {
+	if _, err := os.Lstat(m.configFile(name)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	l, err := m.Lock(ctx, name, "create")
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(ErrExists, l.Unlock())
 }
 
 // reserve takes the name and a number and records the intent. It runs under the

@@ -19,7 +19,12 @@ import (
 // with the intent on disk, for what layers above keep of the container.
 func (m *Manager) Destroy(ctx context.Context, name string, force bool, before func(context.Context, *Locked) error) (err error) {
 	defer wrapOp("destroy", name, &err)
+	var was State
+	_ = stateSchema.Read(m.stateFile(name), &was) // without one there is nothing to finish
 	l, err := m.Lock(ctx, name, "destroy")
+	if errors.Is(err, ErrNotFound) && was.Intent != nil {
+		return nil // an interrupted create or destroy, which that settled
+	}
 	if err != nil {
 		return err
 	}

@@ -194,6 +194,9 @@ func (l *Locked) killWhenAlone(ctx context.Context, g quota.Group, run *Run) err
 			break
 		}
 	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // the admin thought better of it
+	}
 	return ignoreGone(unix.Kill(run.PID, unix.SIGKILL))
 }
 

@@ -101,7 +101,10 @@ func (m *Manager) Lock(ctx context.Context, name, op string) (*Locked, error) {
 		return nil, err
 	}
 	if err := l.settle(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("settle an interrupted operation: %w", err), l.Unlock())
+		if !errors.Is(err, ErrNotFound) {
+			err = fmt.Errorf("settle an interrupted operation: %w", err)
+		}
+		return nil, errors.Join(err, l.Unlock())
 	}
 	return l, nil
 }

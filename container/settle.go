@@ -26,16 +26,16 @@ func (l *Locked) settle(ctx context.Context) error {
 	}
 	l.m.log().Info("settle an interrupted operation", "container", l.Config.Name, "op", in.Op, "step", in.Step)
 	switch in.Op {
-	case "create":
+	case "create", "destroy":
+		if before := l.m.Settle["destroy"]; before != nil {
+			if err := before(ctx, l); err != nil {
+				return err
+			}
+		}
 		if err := l.erase(ctx); err != nil {
 			return err
 		}
-		return ErrNotFound
-	case "destroy":
-		if err := l.erase(ctx); err != nil {
-			return err
-		}
-		return ErrNotFound
+		return fmt.Errorf("%w: its interrupted %s was settled", ErrNotFound, in.Op)
 	case "start":
 		// A supervisor may still be on its way; it ends by itself, its caller is gone.
 		if err := l.awaitLaunch(ctx); err != nil {

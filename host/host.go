@@ -218,6 +218,7 @@ func (h *Host) wire() {
 		StateRoot: o.StateRoot, Containers: h.Containers, CRIU: h.CRIU, Log: o.Log, Trace: o.Trace,
 	}
 	h.Containers.Settle = h.Checkpoints.Settlers()
+	h.Containers.Settle["destroy"] = h.Checkpoints.DeleteAll
 }
 
 func (h *Host) source(ctx context.Context, name string) (container.Source, error) {

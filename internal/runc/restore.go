@@ -43,7 +43,9 @@ func Restore(dumped json.RawMessage, s Spec) (*Restored, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Cgroups = wanted.Cgroups
+	// Of the image's own description only what the processes were made in counts:
+	// namespaces, mounts, devices.
+	cfg.Cgroups, cfg.Seccomp, cfg.NoNewPrivileges, cfg.Hooks = wanted.Cgroups, wanted.Seccomp, wanted.NoNewPrivileges, wanted.Hooks
 	m, err := manager.New(cfg.Cgroups)
 	if err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)

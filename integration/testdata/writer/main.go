@@ -88,7 +88,6 @@ func (w *writer) run() {
 		for range burst {
 			w.step()
 		}
-		w.seen = time.Now().Round(0)
 		w.mu.Unlock()
 		time.Sleep(pause)
 	}
@@ -97,11 +96,13 @@ func (w *writer) run() {
 // notice takes down what there is when the writer has stood still.
 func (w *writer) notice() {
 	// Round strips the monotonic clock, which stands still with the container.
-	if still := time.Now().Round(0).Sub(w.seen); still > stoodStill {
+	// The clock is read once: a stop after it shows the next time.
+	now := time.Now().Round(0)
+	if still := now.Sub(w.seen); still > stoodStill {
 		w.last = w.look()
 		w.last.stillFor = still
 	}
-	w.seen = time.Now().Round(0)
+	w.seen = now
 }
 
 // step counts one. It may be stopped anywhere in it, and then goes on there.
