@@ -48,6 +48,9 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 	if err := c.checkRoom(); err != nil {
 		return err
 	}
+	if err := c.checkTasks(); err != nil {
+		return err
+	}
 	if err := c.describe(ctx, mf); err != nil {
 		return err
 	}
@@ -65,7 +68,9 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return err
 		}
-		if try == dumpTries || !errors.As(err, &ce) || !ce.Transient() || ctx.Err() != nil {
+		// After a deadline it stood still long enough.
+		last := try == dumpTries || errors.Is(err, criu.ErrDeadline) || ctx.Err() != nil
+		if last || !errors.As(err, &ce) || !ce.Transient() {
 			return &DumpError{Tries: try, Err: err}
 		}
 		c.m.log().Info("dump again", "container", c.l.Config.Name, "try", try, "err", err)

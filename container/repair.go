@@ -66,6 +66,15 @@ func (m *Manager) Sweep(ctx context.Context) (done []string, err error) {
 	if err != nil {
 		return halves, err
 	}
+	// Files of the state root are written under this lock, but for the pool's own,
+	// which is there.
+	files, err := statefile.SweepTemp(m.StateRoot)
+	for _, f := range files {
+		halves = append(halves, "removed the half-written "+f)
+	}
+	if err != nil {
+		return halves, err
+	}
 	known, err := m.UIDs()
 	if err != nil {
 		return halves, err

@@ -47,11 +47,27 @@ func (b *box) destroy(t testing.TB) {
 	if _, err := os.Stat(filepath.Join(b.state, "containers", b.name)); err != nil {
 		return
 	}
-	if res := b.try(t, "destroy", "--force", b.name); res.err != nil {
-		t.Error(res)
-	}
+	b.end(t, b.name)
 	b.wantGone(t)
 }
+
+// end destroys a container, which a command that a failed test has left may hold.
+func (r *rig) end(t testing.TB, name string) {
+	t.Helper()
+	for end := time.Now().Add(readyTimeout); ; time.Sleep(200 * time.Millisecond) {
+		res := r.try(t, "destroy", "--force", name)
+		if res.err == nil {
+			return
+		}
+		if res.code != codeBusy || time.Now().After(end) {
+			t.Error(res)
+			return
+		}
+	}
+}
+
+// codeBusy is ctctl's exit code when another command holds the container.
+const codeBusy = 6
 
 // readUID reads the uid from the configuration file, whose form is documented.
 func (b *box) readUID(t testing.TB) string {

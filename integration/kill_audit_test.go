@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -73,6 +74,7 @@ func (s *site) auditImages(t testing.TB, i container.Info, volumes map[string]bo
 	want := map[string]bool{}
 	if i.State.Suspended != "" {
 		want[i.State.Suspended] = true
+		volumes[s.volumeOfImage(t, i)] = true
 	}
 	for _, m := range list {
 		want[m.Name], volumes[m.Volume] = true, true
@@ -87,6 +89,22 @@ func (s *site) auditImages(t testing.TB, i container.Info, volumes map[string]bo
 		}
 	}
 	return wrong
+}
+
+// volumeOfImage is the storage snapshot that a suspended container's image may have.
+func (s *site) volumeOfImage(t testing.TB, i container.Info) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(s.state, "snapshots", i.Config.UID, i.State.Suspended, "manifest.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifest struct {
+		Data struct{ Volume string }
+	}
+	if err := json.Unmarshal(raw, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	return manifest.Data.Volume
 }
 
 // auditProcesses wants one init, one supervisor, one holder and no tracer, or

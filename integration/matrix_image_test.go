@@ -15,7 +15,7 @@ import (
 )
 
 // damagedCode is ctctl's exit code for an image that it refuses.
-const damagedCode = 1
+const damagedCode = 8
 
 // damages are done to an image's directory.
 var damages = map[string]struct {

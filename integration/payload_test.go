@@ -116,13 +116,16 @@ func content(t *testing.T, s session) string {
 // readyTimeout is how long a server may take until it serves.
 const readyTimeout = 40 * time.Second
 
+// dialTimeout is short: where nobody answers yet, it is tried again.
+const dialTimeout = 2 * time.Second
+
 // connect waits until the payload serves, and returns the session that proved it.
 func (b *box) connect(t *testing.T, p payload) session {
 	t.Helper()
 	addr := net.JoinHostPort(b.addr, strconv.Itoa(p.port))
 	var last error
 	for end := time.Now().Add(readyTimeout); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		conn, err := b.dial(addr)
+		conn, err := net.DialTimeout("tcp", addr, dialTimeout)
 		if err != nil {
 			last = err
 			continue

@@ -23,7 +23,6 @@ type rig struct {
 	binary string
 	state  string
 	run    string
-	netns  *os.File // where its network is; nil: ours
 }
 
 // commandTimeout bounds one ctctl command but template build.

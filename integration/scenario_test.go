@@ -3,6 +3,7 @@ package integration_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,9 +62,7 @@ func (r *rig) destroyAll(t *testing.T, prefix string) {
 		if name != prefix && !strings.HasPrefix(name, prefix+"-") {
 			continue
 		}
-		if res := r.try(t, "destroy", "--force", name); res.err != nil {
-			t.Error(res)
-		}
+		r.end(t, name)
 	}
 }
 
@@ -114,7 +113,7 @@ func scriptRedis(ts *testscript.TestScript, neg bool, args []string) {
 // askRedis waits until the server serves.
 func askRedis(host, command string) (reply string, err error) {
 	for end := time.Now().Add(readyTimeout); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		conn, dialErr := (&rig{}).dial(host + ":6379")
+		conn, dialErr := net.DialTimeout("tcp", host+":6379", dialTimeout)
 		if dialErr != nil {
 			err = dialErr
 			continue

@@ -60,12 +60,7 @@ func (r *rig) provideTemplate() error {
 	}
 	defer machine.Close()
 	var res result
-	onOwnThread(func() {
-		if err = setNetNS(machine); err == nil {
-			res = r.command(ctx, "", append(args, "full")...)
-		}
-	})
-	if err != nil {
+	if err := insideNetNS(machine, func() { res = r.command(ctx, "", append(args, "full")...) }); err != nil {
 		return err
 	}
 	if res.err != nil {

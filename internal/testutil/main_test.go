@@ -88,6 +88,31 @@ func TestRunFailsWhenTheTestsLeaveSomething(t *testing.T) {
 	}
 }
 
+func TestTheLastFunctionsMayEndWhatTheTestsLeftAndFail(t *testing.T) {
+	var left string
+	tests := func() int {
+		left = filepath.Join(base, "shared")
+		if err := os.Mkdir(left, 0o700); err != nil {
+			t.Error(err)
+		}
+		return 0
+	}
+	for name, c := range map[string]struct {
+		last func() error
+		want int
+	}{
+		"ended":  {func() error { return os.Remove(left) }, 0},
+		"failed": {func() error { return errors.Join(os.Remove(left), errors.New("on purpose")) }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nested(t)
+			if got := run(tests, c.last); got != c.want {
+				t.Errorf("got %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
 func TestRunFailsWhenTheTestsLeaveAMountOrALoopDevice(t *testing.T) {
 	Require(t, Root, Tool("losetup"))
 	nested(t)

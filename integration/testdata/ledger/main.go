@@ -195,15 +195,17 @@ func (l *ledger) trace() error {
 	return <-result
 }
 
-// hog takes memory until it is killed.
+// hog takes memory, some at a time, and keeps it until it is killed.
 func hog() {
 	for {
-		b := make([]byte, 1<<20)
-		for i := range b {
-			b[i] = 1
+		if len(hogged) < 30 {
+			b := make([]byte, 1<<20)
+			for i := range b {
+				b[i] = 1
+			}
+			hogged = append(hogged, b)
 		}
-		hogged = append(hogged, b)
-		time.Sleep(time.Millisecond)
+		time.Sleep(4 * time.Millisecond)
 	}
 }
 
