@@ -31,8 +31,11 @@ func (r *rig) create(t testing.TB, command ...string) *box {
 	n := boxes.Add(1)
 	b := &box{rig: r, name: fmt.Sprintf("box-%d", n), addr: boxAddr(n)}
 	t.Cleanup(func() { b.destroy(t) })
-	args := []string{"create", "--template", "full", "--ip", b.addr + "/32", b.name, "--"}
-	r.ctctl(t, append(args, command...)...)
+	args := []string{"create", "--template", "full", "--ip", b.addr + "/32", b.name}
+	if len(command) > 0 { // else the template's init
+		args = append(append(args, "--"), command...)
+	}
+	r.ctctl(t, args...)
 	b.uid = b.readUID(t)
 	return b
 }

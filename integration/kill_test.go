@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/quota"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -346,15 +347,17 @@ func (k *killer) cameTo(t *testing.T, req childRequest, victim string) string {
 // of a dump nobody else knows what was there. What was acknowledged is on disk.
 func (k *killer) injured(t *testing.T) bool {
 	t.Helper()
-	exit := k.info(t, mainName).State.LastExit
-	if exit == nil {
-		return false
+	if exit := k.info(t, mainName).State.LastExit; exit != nil {
+		t.Logf("init ended with %d", exit.Code)
 	}
-	t.Logf("init ended with %d", exit.Code)
-	switch unix.Signal(exit.Code - 128) {
-	case unix.SIGTRAP, unix.SIGSEGV, unix.SIGILL, unix.SIGBUS:
-		return true
+	said := tail(filepath.Join(k.state, "containers", mainName, "console.log"), 8000)
+	for _, signal := range []string{"SIGTRAP", "SIGSEGV", "SIGILL", "SIGBUS"} { // Go catches and prints them
+		if _, rest, ok := strings.Cut(said, signal); ok {
+			t.Logf("%s%.300s", signal, rest)
+			return true
+		}
 	}
+	t.Logf("it said %q", said)
 	return false
 }
 

@@ -22,7 +22,7 @@ const (
 )
 
 // packages are what the tests run inside.
-var packages = []string{"redis-server", "postgresql", "nginx", "python3", "procps", "iproute2"}
+var packages = []string{"redis-server", "postgresql", "nginx", "python3", "procps", "iproute2", "sysvinit-core"}
 
 // rootCache is the archive of the root with these packages.
 func rootCache() string {

@@ -52,6 +52,8 @@ type worker struct {
 	conn   *net.UnixConn
 	stderr *os.File
 	exited chan struct{} // closed once the process has been waited for
+	// answered: the operation came to an end, and CRIU has waited for its helpers.
+	answered bool
 	// yielding is set while the worker waits for the answer to a
 	// notification, and stays set once it was told to give up.
 	yielding atomic.Bool
@@ -142,6 +144,7 @@ func (w *worker) call(ctx context.Context, req *rpc.CriuReq, notify Notify) (*rp
 			return nil, after(notifyErr, err)
 		}
 		if resp.GetType() != rpc.CriuReqType_NOTIFY {
+			w.answered = true
 			closeAll(files)
 			return resp, verdict(resp, notifyErr)
 		}
@@ -227,15 +230,28 @@ func (w *worker) close() error {
 	defer w.closeFiles()
 	w.conn.Close() // a worker that waits for us sees the end of the stream
 	if w.ended(exitGrace) {
-		return nil
+		return w.endHelpers()
 	}
 	if err := w.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill criu (pid %d): %w", w.pid(), err)
 	}
 	if w.ended(killGrace) {
-		return nil
+		return w.endHelpers()
 	}
 	return fmt.Errorf("%w: pid %d", ErrStuck, w.pid())
+}
+
+// endHelpers kills what a worker that was killed has forked, such as the
+// processes by which it tries out the kernel: they wait for it for ever. They are
+// in its process group; what it has restored after an answer may be too.
+func (w *worker) endHelpers() error {
+	if w.answered {
+		return nil
+	}
+	if err := unix.Kill(-w.pid(), unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill the helpers of criu (pid %d): %w", w.pid(), err)
+	}
+	return nil
 }
 
 // ended waits for the process to be gone, for so long.
