@@ -44,6 +44,8 @@ setup: ## install what is needed to build, run and test (Debian; root or sudo)
 build: ## build bin/ctctl, one static binary
 	@test -n "$(GO)"
 	$(GO) build -trimpath -tags "$(TAGS)" -ldflags "$(LDFLAGS)" -o bin/ctctl ./cmd/ctctl
+	@# What sudo built must not keep the checkout's owner from building.
+	@[ "$$(id -u)" != 0 ] || chown -h --reference=. bin bin/ctctl
 
 .PHONY: demo
 demo: setup build ## show a running container snapshotted, wrecked and brought back (root)

@@ -158,8 +158,21 @@ provide_template() {
 	say "\$ ctctl template build $template --suite $suite ${packages[*]/#/--package }"
 	local wanted=()
 	for package in "${packages[@]}"; do wanted+=(--package "$package"); done
-	ct template build "$template" --suite "$suite" "${wanted[@]}" >/dev/null
+	build_template --suite "$suite" "${wanted[@]}"
 	template_took=$(($(now) - began))
+}
+
+# A build that a killed demo had begun goes on to its end, and keeps the template
+# busy (exit code 6) until then. If it succeeds there is nothing left to build.
+build_template() {
+	if ct template build "$template" "$@" >/dev/null; then
+		return 0
+	elif [ $? != 6 ]; then
+		return 1
+	fi
+	say "waiting for that build: a demo that was killed had begun it"
+	flock -w 600 "$CTCTL_STATE_ROOT/templates/$template.lock" true || die "it does not end"
+	[ -e "$CTCTL_STATE_ROOT/templates/$template.json" ] || ct template build "$template" "$@" >/dev/null
 }
 
 #

@@ -254,7 +254,8 @@ fetch_from() {
 	name_is_new_enough "$name" "$suite" || return 1
 	# The packaging files are not needed and some mirrors lack them: what
 	# counts is that the tarball arrived and has the right digest.
-	(cd "$work/download" && private_apt source --download-only --only-source criu >&2) || true
+	(cd "$work/download" && private_apt source --download-only --only-source criu >&2) ||
+		say "that is no matter if the sources themselves arrived: the packaging files are not needed"
 	if [ ! -f "$work/download/$name" ]; then
 		say "$uri did not deliver $name"
 		return 1
