@@ -46,10 +46,15 @@ func (m *Manager) Console(ctx context.Context, name string, o ConsoleOptions) (d
 
 // attachTo relays between a console's socket and the caller.
 func attachTo(ctx context.Context, conn net.Conn, o ConsoleOptions) (detached bool, err error) {
-	shown := make(chan error, 1)
+	shown, quiet := make(chan error, 1), make(chan struct{})
 	go func() { // ends with the connection
+		defer close(quiet)
 		_, err := io.Copy(o.Stdout, conn)
 		shown <- err
+	}()
+	defer func() {
+		conn.Close()
+		<-quiet // nothing is written to Stdout after the return
 	}()
 	typed := make(chan error, 1)
 	if o.Stdin != nil {
