@@ -166,6 +166,10 @@ func (h *Host) settle(ctx context.Context) error {
 	case errors.Is(err, fs.ErrNotExist):
 		h.Settings = newSettings()
 		if err = h.openStorage(ctx); err == nil {
+			// From here on its absence means that something is wrong.
+			err = os.MkdirAll(filepath.Join(h.Options.StateRoot, "containers"), 0o700)
+		}
+		if err == nil {
 			err = settingsSchema.Write(path, &h.Settings)
 		}
 	}

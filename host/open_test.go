@@ -8,6 +8,7 @@ import (
 
 	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/testutil"
+	"github.com/ctctl/ctctl/storage"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,5 +94,45 @@ func TestAHostOpensWithoutAUsableCRIUAndSaysWhyWhenItIsNeeded(t *testing.T) {
 		if _, err := h.CRIU.Version(t.Context()); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
+	}
+}
+
+func TestRepairOfANewHostHasNothingToDo(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	t.Setenv("CTCTL_STORAGE", "dir")
+	h, err := openIn(t, testutil.TempDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := h.Repair(t.Context(), ""); err != nil || len(done) > 0 {
+		t.Errorf("got %v, %v", done, err)
+	}
+}
+
+func TestRepairDeletesNothingWhenItIsNotKnownWhichContainersThereAre(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	t.Setenv("CTCTL_STORAGE", "dir")
+	dir, ctx := testutil.TempDir(t), t.Context()
+	h, err := openIn(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Volumes.Create(ctx, "c-0123456789abcdef-1", storage.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "state", "containers")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Repair(ctx, ""); err == nil {
+		t.Error("no error though the directory of containers is missing")
+	}
+	if _, err := os.Stat(h.Volumes.Path("c-0123456789abcdef-1")); err != nil {
+		t.Errorf("the volume is gone: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "state", "containers"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := h.Repair(ctx, ""); err != nil || len(done) != 1 {
+		t.Errorf("with an empty directory of containers: got %v, %v", done, err)
 	}
 }

@@ -29,7 +29,7 @@ func (h *Host) Repair(ctx context.Context, name string) (done []string, err erro
 		d, err := h.repairOne(ctx, n)
 		done, errs = append(done, d...), append(errs, err)
 	}
-	for _, f := range []func(context.Context) ([]string, error){h.Containers.Sweep, h.sweepTemplates, h.sweepVolumes, h.sweepImages} {
+	for _, f := range []func(context.Context) ([]string, error){h.Containers.Sweep, h.sweepTemplates, h.underLock(h.sweepVolumes), h.underLock(h.sweepImages)} {
 		d, err := f(ctx)
 		done, errs = append(done, d...), append(errs, err)
 	}
@@ -60,18 +60,25 @@ func (h *Host) sweepTemplates(ctx context.Context) ([]string, error) {
 	return done, err
 }
 
-// sweepVolumes deletes the volumes of containers that are no more. The host's
-// lock keeps a container from being created meanwhile.
-func (h *Host) sweepVolumes(ctx context.Context) (done []string, err error) {
-	lock, err := statefile.WaitLock(ctx, filepath.Join(h.Options.StateRoot, "host.lock"), "repair")
-	if err != nil {
-		return nil, err
+// underLock calls do with the uids of all containers. The host's lock keeps a
+// container from being created meanwhile.
+func (h *Host) underLock(do func(ctx context.Context, known map[string]bool) ([]string, error)) func(context.Context) ([]string, error) {
+	return func(ctx context.Context) (done []string, err error) {
+		lock, err := statefile.WaitLock(ctx, filepath.Join(h.Options.StateRoot, "host.lock"), "repair")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, lock.Unlock()) }()
+		known, err := h.Containers.UIDs()
+		if err != nil {
+			return nil, err
+		}
+		return do(ctx, known)
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	known, err := h.Containers.UIDs()
-	if err != nil {
-		return nil, err
-	}
+}
+
+// sweepVolumes deletes the volumes of containers that are no more.
+func (h *Host) sweepVolumes(ctx context.Context, known map[string]bool) (done []string, err error) {
 	lister := storage.Lister(h.Volumes)
 	all, err := lister.List(ctx)
 	if err != nil {
@@ -102,16 +109,7 @@ func ownerOf(volume string) (uid string, ok bool) {
 }
 
 // sweepImages removes the images of containers that are no more.
-func (h *Host) sweepImages(ctx context.Context) (done []string, err error) {
-	lock, err := statefile.WaitLock(ctx, filepath.Join(h.Options.StateRoot, "host.lock"), "repair")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	known, err := h.Containers.UIDs()
-	if err != nil {
-		return nil, err
-	}
+func (h *Host) sweepImages(_ context.Context, known map[string]bool) (done []string, err error) {
 	home := filepath.Join(h.Options.StateRoot, "snapshots")
 	entries, err := os.ReadDir(home)
 	if errors.Is(err, os.ErrNotExist) {
