@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ctctl/ctctl/container"
@@ -62,7 +63,7 @@ func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest
 		return r, err
 	}
 	if _, err := m.snapshot(ctx, l, SnapshotOptions{Name: r.Safety, Message: "before the rollback to " + mf.Name}, true); err != nil {
-		return r, errors.Join(fmt.Errorf("safety snapshot: %w", err), l.Finish())
+		return r, giveUp(l, fmt.Errorf("safety snapshot: %w", err))
 	}
 	// The state before is durable. Nothing stops what follows half way.
 	ctx = context.WithoutCancel(ctx)
@@ -105,6 +106,11 @@ func (m *Manager) goBack(ctx context.Context, l *container.Locked, mf Manifest) 
 	}
 	m.trace("revert", start)
 	now := l.Config
+	if !slices.Equal(now.Network.Addresses, mf.Config.Network.Addresses) {
+		if err := l.Detach(ctx); err != nil { // nobody answers at these any more
+			return err
+		}
+	}
 	l.Config = asRecorded(mf.Config, now)
 	err = m.launch(ctx, l, mf, in.Volume)
 	if err != nil && !committed(l) {
@@ -142,7 +148,19 @@ func (m *Manager) abandon(ctx context.Context, l *container.Locked, step string)
 	if err := l.SaveState(); err != nil {
 		return err
 	}
-	return errors.Join(l.Release(ctx, l.State.Intent.Paused), l.Finish())
+	if err := l.Release(ctx, l.State.Intent.Paused); err != nil {
+		return err
+	}
+	return l.Finish()
+}
+
+// giveUp forgets the intent of an operation that failed, unless something of it
+// is left on the container: that is settled from the intent.
+func giveUp(l *container.Locked, err error) error {
+	if errors.Is(err, container.ErrUndo) {
+		return err
+	}
+	return errors.Join(err, l.Finish())
 }
 
 // asRecorded is a snapshot's configuration with what never goes back.
@@ -169,7 +187,7 @@ func (m *Manager) commitRollback(ctx context.Context, l *container.Locked, mf Ma
 		return err
 	}
 	_, err := m.collect(ctx, l) // the volume and the image of what was before
-	return errors.Join(l.SetDiskLimit(ctx), err, l.Finish())
+	return errors.Join(l.SetDiskLimit(ctx), err, m.quiet(ctx, l), l.Finish())
 }
 
 // goForward brings the container back to the safety snapshot after a rollback
@@ -198,8 +216,9 @@ func (m *Manager) comeBack(ctx context.Context, l *container.Locked) error {
 		}
 		if err != nil && in.Step != stepReturned {
 			// The complete image stays: the container counts as suspended in it.
-			l.State.Suspended, err = m.keepAsSuspended(ctx, l, in.Safety)
-			errs = append(errs, err)
+			if l.State.Suspended, err = m.keepAsSuspended(ctx, l, in.Safety); err != nil {
+				return errors.Join(append(errs, err)...) // the next command tries again
+			}
 		}
 	}
 	return errors.Join(append(errs, l.Finish())...)
@@ -217,16 +236,29 @@ func (m *Manager) relaunch(ctx context.Context, l *container.Locked, safety Mani
 			return err
 		}
 	}
-	return l.Launch(ctx, container.LaunchOptions{Image: m.image(safety, false), Commit: committer(l, stepReturned), CommitStep: stepReturned})
+	err = l.Launch(ctx, container.LaunchOptions{Image: m.image(safety, false), Commit: committer(l, stepReturned), CommitStep: stepReturned})
+	if err != nil || !l.State.Intent.Paused {
+		return err
+	}
+	g, err := l.Group()
+	if err != nil {
+		return err
+	}
+	return g.Freeze(ctx)
 }
 
 // keepAsSuspended turns a safety snapshot into the image a suspended container
-// resumes from, with a storage snapshot of its own.
+// resumes from, with a storage snapshot of its own where it needs one.
 func (m *Manager) keepAsSuspended(ctx context.Context, l *container.Locked, safety string) (string, error) {
 	name := suspendPrefix + token()
-	volume := "s-" + l.Config.UID + "-" + token()
 	mf, err := readManifest(m.dir(l.Config.UID, safety))
+	has := false
 	if err == nil {
+		has, err = criu.HasLinks(filepath.Join(m.dir(l.Config.UID, safety), imagesDir))
+	}
+	volume := ""
+	if err == nil && has {
+		volume = "s-" + l.Config.UID + "-" + token()
 		err = l.Volumes().Snapshot(ctx, mf.Volume, volume, uint64(l.Config.CTID))
 	}
 	if err == nil {

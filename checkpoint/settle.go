@@ -86,6 +86,9 @@ func (m *Manager) landed(ctx context.Context, l *container.Locked) (bool, error)
 // settleRollback goes on where the old state had been ended, and back where not.
 func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error {
 	in := *l.State.Intent
+	if in.Step != stepDumping {
+		ctx = context.WithoutCancel(ctx) // as in rollback: nothing stops this half way
+	}
 	dir := m.dir(l.Config.UID, in.Snapshot)
 	switch in.Step {
 	case stepDumping:

@@ -45,7 +45,7 @@ func (m *Manager) Snapshot(ctx context.Context, name string, o SnapshotOptions) 
 		if err == nil {
 			l.State.Current = o.Name
 		}
-		return errors.Join(err, l.Finish())
+		return giveUp(l, err)
 	})
 	return mf, err
 }

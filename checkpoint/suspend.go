@@ -30,8 +30,9 @@ func committer(l *container.Locked, step string) func() error {
 		before := l.State.Intent.Step
 		l.State.Intent.Step = step
 		err := l.SaveState()
-		if err != nil {
+		if err != nil { // the file may have the new step all the same
 			l.State.Intent.Step = before
+			err = errors.Join(err, l.SaveState())
 		}
 		return err
 	}
@@ -65,7 +66,7 @@ func (m *Manager) suspend(ctx context.Context, l *container.Locked) error {
 	c := &cut{m: m, l: l, dir: sink.Dir(), hold: true, paused: paused, spare: "s-" + l.Config.UID + "-" + token()}
 	mf := m.newManifest(l, image, container.Running)
 	if err := c.take(ctx, &mf); err != nil {
-		return errors.Join(err, sink.Abort(), l.Finish())
+		return errors.Join(giveUp(l, err), sink.Abort())
 	}
 	mf.Volume = c.volume
 	start := time.Now()
@@ -132,7 +133,17 @@ func (m *Manager) resume(ctx context.Context, l *container.Locked) error {
 func (m *Manager) resumed(ctx context.Context, l *container.Locked) error {
 	err := m.dropImage(ctx, l, l.State.Suspended)
 	l.State.Suspended = ""
-	return errors.Join(err, l.Finish())
+	return errors.Join(err, m.quiet(ctx, l), l.Finish())
+}
+
+// quiet removes what the network keeps for a container that comes back, of one that
+// has ended meanwhile.
+func (m *Manager) quiet(ctx context.Context, l *container.Locked) error {
+	_, run, err := l.Status()
+	if err != nil || run.Alive() {
+		return err
+	}
+	return l.Detach(ctx)
 }
 
 func (m *Manager) image(mf Manifest, tcpClose bool) *container.Image {

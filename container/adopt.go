@@ -139,7 +139,7 @@ const consoleFD = 3
 
 // heldConsole takes a copy of the master out of the holder (pidfd_getfd(2)).
 func heldConsole(pid int, start uint64) (*os.File, error) {
-	if pid <= 0 || startTime(pid) != start {
+	if pid <= 0 || start == 0 || startTime(pid) != start {
 		return nil, errors.New("the console's holder is gone")
 	}
 	pidfd, err := unix.PidfdOpen(pid, 0)

@@ -145,6 +145,9 @@ func (m *Manager) reserve(name string, o CreateOptions, src Source) (*Locked, er
 	if err != nil {
 		return nil, err
 	}
+	if err := m.emptyDebris(name); err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
 	l := &Locked{Config: c, m: m, lock: lock}
 	l.State = State{Volume: VolumeName(c.UID, 1), Generation: 1, Intent: &Intent{Op: "create", Started: time.Now().UTC()}}
 	// The state goes first: a directory with a configuration always has both.
@@ -169,6 +172,24 @@ func (m *Manager) clearDebris(name string) error {
 		err = fmt.Errorf("%w: but %s is missing", ErrExists, m.configFile(name))
 	}
 	return err // a half-made directory is taken over
+}
+
+// emptyDebris removes what an earlier container of the name left, but the lock.
+func (m *Manager) emptyDebris(name string) error {
+	entries, err := os.ReadDir(m.dir(name))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(m.dir(name), e.Name())
+		if path == m.lockFile(name) {
+			continue
+		}
+		if err := statefile.RemoveTree(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Source) Config {

@@ -21,7 +21,11 @@ func (m *Manager) Destroy(ctx context.Context, name string, force bool, before f
 	defer wrapOp("destroy", name, &err)
 	var was State
 	_ = stateSchema.Read(m.stateFile(name), &was) // without one there is nothing to finish
-	l, err := m.Lock(ctx, name, "destroy")
+	lock := m.Lock
+	if force { // whatever was interrupted is about to go
+		lock = m.lockOnly
+	}
+	l, err := lock(ctx, name, "destroy")
 	if errors.Is(err, ErrNotFound) && was.Intent != nil {
 		return nil // an interrupted create or destroy, which that settled
 	}
@@ -120,6 +124,9 @@ func (m *Manager) Rename(ctx context.Context, name, to string) (err error) {
 	defer func() { err = errors.Join(err, l.Unlock()) }()
 	if _, _, err := l.Require("rename", Stopped, Suspended); err != nil {
 		return err
+	}
+	if l.backingOff() {
+		return fmt.Errorf("%w: it is about to be restarted, stop it first", ErrState)
 	}
 	l.Config.Name = to
 	if l.Config.Hostname == name {

@@ -70,7 +70,14 @@ func (l *Locked) Detach(ctx context.Context) error {
 // until no CRIU traces its tasks, gives them their connections back, removes
 // CRIU's packet filter, thaws and plugs the network in. With stayFrozen it was
 // paused before and stays so. A container that was not frozen is not disturbed.
-func (l *Locked) Release(ctx context.Context, stayFrozen bool) error {
+//
+// An error is ErrUndo: the container may not go on.
+func (l *Locked) Release(ctx context.Context, stayFrozen bool) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w: let the container go on: %w", ErrUndo, err)
+		}
+	}()
 	run, err := l.m.readRun(l.Config.UID)
 	if err != nil || !run.Alive() {
 		return err

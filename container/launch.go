@@ -131,9 +131,27 @@ func (l *Locked) Launch(ctx context.Context, o LaunchOptions) (err error) {
 		}
 	}
 	if err != nil {
-		return errors.Join(err, l.sweep(context.WithoutCancel(ctx)))
+		return errors.Join(err, l.keepLog(), l.sweep(context.WithoutCancel(ctx)))
 	}
 	return nil
+}
+
+// keepLog moves a supervisor's log to where it outlives the attempt.
+func (l *Locked) keepLog() error {
+	return ignoreAbsent(copyFileOver(l.m.supervisorLog(l.Config.UID), l.m.keptLog(l.Config.Name)))
+}
+
+func (m *Manager) supervisorLog(uid string) string {
+	return filepath.Join(m.runDir(uid), "supervisor.log")
+}
+func (m *Manager) keptLog(name string) string { return filepath.Join(m.dir(name), "supervisor.log") }
+
+func copyFileOver(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, 0o600)
 }
 
 // outlived looks after an init that lost its supervisor after the commit.
@@ -146,8 +164,8 @@ func (l *Locked) outlived(ctx context.Context, cause error) error {
 		l.m.log().Warn("the supervisor was lost, init lives", "container", l.Config.Name, "err", cause)
 		err = l.Settled(context.WithoutCancel(ctx))
 	}
-	if err != nil {
-		return errors.Join(cause, err)
+	if err != nil { // it is the container all the same: it is not to be ended for this
+		l.m.log().Error("init lives, not all is settled", "container", l.Config.Name, "err", err)
 	}
 	return nil
 }
@@ -213,7 +231,8 @@ func (m *Manager) callSupervisor(ctx context.Context, req launchRequest, commit 
 			_, _ = conn.Write(goAhead)
 			reply, err = hear(conn)
 		} else {
-			conn.Close() // which ends what was restored
+			_, _ = conn.Write(refusal) // it counts more than what the state says by now
+			conn.Close()               // which ends what was restored
 			<-exited
 			return reply, fmt.Errorf("commit: %w", err)
 		}
@@ -224,8 +243,11 @@ func (m *Manager) callSupervisor(ctx context.Context, req launchRequest, commit 
 	return reply, reply.err()
 }
 
-// goAhead is what a supervisor that is ready is sent.
-var goAhead = []byte("go")
+// goAhead or refusal is what a supervisor that is ready is sent.
+var (
+	goAhead = []byte("go")
+	refusal = []byte("no")
+)
 
 // hear reads one message of the supervisor.
 func hear(conn net.Conn) (r launchReply, err error) {
@@ -250,7 +272,7 @@ func (m *Manager) lostSupervisor(ctx context.Context, cmd *exec.Cmd, exited <-ch
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: the supervisor gave no answer in %v", ErrTimeout, req.Timeout)
 	}
-	return fmt.Errorf("%w: the supervisor ended without an answer; see %s", ErrDied, filepath.Join(m.runDir(req.UID), "supervisor.log"))
+	return fmt.Errorf("%w: the supervisor ended without an answer; see %s", ErrDied, m.keptLog(req.Name))
 }
 
 func (m *Manager) startSupervisor(req launchRequest, sock *os.File) (*exec.Cmd, error) {
@@ -258,7 +280,7 @@ func (m *Manager) startSupervisor(req launchRequest, sock *os.File) (*exec.Cmd, 
 	if bin == "" {
 		bin = "/proc/self/exe"
 	}
-	logFile, err := os.OpenFile(filepath.Join(m.runDir(req.UID), "supervisor.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	logFile, err := os.OpenFile(m.supervisorLog(req.UID), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err
 	}

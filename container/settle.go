@@ -60,6 +60,10 @@ func (l *Locked) tidy(ctx context.Context) error {
 		return err
 	}
 	if run.Alive() {
+		// Whoever ends init on purpose holds the lock: this mark is of one that was killed.
+		if err := ignoreAbsent(os.Remove(l.m.leavingFile(l.Config.UID))); err != nil {
+			return err
+		}
 		return l.adopt(ctx)
 	}
 	if _, err := os.Lstat(l.m.runDir(l.Config.UID)); errors.Is(err, os.ErrNotExist) || l.backingOff() {
@@ -102,7 +106,9 @@ func (l *Locked) awaitLaunch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !alive {
+		// Who has recorded an init that has ended, or waits to start it anew, waits
+		// for the lock that is held here.
+		if !alive || run != nil && !run.Alive() || l.backingOff() {
 			return nil
 		}
 		// With a record the supervisor has come to its answer; nobody hears it, so
@@ -153,6 +159,12 @@ func (l *Locked) awaitSupervisor(ctx context.Context) error {
 	return waitGone(ctx, busy.Holder.PID)
 }
 
+// comesBack says that the container's clients are to be left in silence rather than
+// with errors, as it is going to answer them again.
+func (l *Locked) comesBack() bool {
+	return l.State.Suspended != "" || l.State.Intent != nil && l.State.Intent.WasUp
+}
+
 // sweep removes what a run that has ended left: tasks, cgroups, links, files.
 func (l *Locked) sweep(ctx context.Context) error {
 	c := l.Config
@@ -162,15 +174,12 @@ func (l *Locked) sweep(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	// A container that comes back by itself leaves its clients in silence rather
-	// than with errors.
-	blackhole := l.State.Suspended != "" || l.State.Intent != nil && l.State.Intent.WasUp
 	spec := l.spec()
 	start := time.Now()
 	err = errors.Join(g.KillAll(ctx), g.Remove(ctx))
 	l.m.trace("sweep.cgroup", start)
 	start = time.Now()
-	err = errors.Join(err, netns.Leave(ctx, c.netConfig(), blackhole))
+	err = errors.Join(err, netns.Leave(ctx, c.netConfig(), l.comesBack()))
 	l.m.trace("sweep.network", start)
 	return errors.Join(err, runc.Forget(spec.StateDir, spec.ID), statefile.RemoveTree(l.m.runDir(c.UID)))
 }

@@ -106,7 +106,7 @@ func bootID() string {
 
 // Alive says whether init of that run still lives.
 func (r *Run) Alive() bool {
-	return r != nil && r.PID > 0 && (r.BootID == "" || r.BootID == bootID()) && startTime(r.PID) == r.StartTime
+	return r != nil && r.PID > 0 && r.StartTime != 0 && (r.BootID == "" || r.BootID == bootID()) && startTime(r.PID) == r.StartTime
 }
 
 func (m *Manager) readRun(uid string) (*Run, error) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/ctctl/ctctl/internal/criu"
@@ -33,6 +34,8 @@ type supervisor struct {
 	// committed: the caller wants a restored container even should it not hear
 	// that it runs.
 	committed bool
+	// unplugged: the network is still to be plugged in.
+	unplugged bool
 }
 
 // instance is one life of init.
@@ -68,6 +71,9 @@ func supervise() int {
 		s.answer(conn, replyFor(err))
 		return 1
 	}
+	if gone(conn) { // killed before anybody could see this process
+		return 1
+	}
 	// Not private: what the host unmounts later must not be kept here.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		s.answer(conn, replyFor(fmt.Errorf("own mount namespace: %w", err)))
@@ -90,6 +96,21 @@ func supervise() int {
 		log.Error("unlock", "err", err)
 	}
 	return 0
+}
+
+// gone says whether the other end has been closed, whatever is still to be read.
+func gone(conn net.Conn) bool {
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	hup := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, perr := unix.Poll(p, 0)
+		hup = perr == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLRDHUP|unix.POLLERR) != 0
+	})
+	return hup || err != nil
 }
 
 func (s *supervisor) hear(conn net.Conn) error {
@@ -250,21 +271,21 @@ func (s *supervisor) discard(inst *instance) {
 	// Without a record nobody takes it for running while it is being ended.
 	err := errors.Join(ignoreAbsent(os.Remove(s.m.runFile(s.req.UID))), s.group.KillAll(ctx))
 	_, werr := inst.wait()
-	err = errors.Join(err, werr, s.teardown(ctx))
+	err = errors.Join(err, werr, s.teardown(ctx, s.req.Image != nil))
 	if err != nil {
 		s.log.Error("discard", "err", err)
 	}
 }
 
 // teardown removes what a run leaves in the kernel and in the run root.
-func (s *supervisor) teardown(ctx context.Context) error {
+func (s *supervisor) teardown(ctx context.Context, blackhole bool) error {
 	if s.console != nil {
 		s.console.close()
 		s.console = nil
 	}
 	return errors.Join(
 		s.group.KillAll(ctx), s.group.Remove(ctx),
-		netns.Leave(ctx, s.req.Net, false),
+		netns.Leave(ctx, s.req.Net, blackhole),
 		runc.Forget(s.req.Spec.StateDir, s.req.Spec.ID),
 		ignoreAbsent(os.Remove(s.m.runFile(s.req.UID))),
 		s.unmountRoot(),

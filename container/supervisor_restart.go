@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -45,6 +46,9 @@ func (s *supervisor) linger(d time.Duration) bool {
 // when the container is another's now.
 func (s *supervisor) again(ctx context.Context) (_ *instance, err error) {
 	lock, err := s.lockUnlessLeaving(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // the container is no more
+	}
 	if err != nil || lock == nil {
 		return nil, err
 	}

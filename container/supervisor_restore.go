@@ -86,15 +86,34 @@ func (s *supervisor) release(ctx context.Context, req launchRequest, pid int, co
 	if err := s.record(pid); err != nil {
 		return err
 	}
-	if err := s.askCommit(ctx, pid); err != nil {
+	// What can be refused is done before, as from the commit on there is no way back.
+	if err := netns.Prepare(ctx, req.Net); err != nil {
+		return err
+	}
+	if err := s.askCommit(pid); err != nil {
 		return err
 	}
 	began := time.Now()
-	if err := netns.Join(ctx, req.Net); err != nil {
-		return err
-	}
+	s.plugIn()
 	s.phase("restore.join", began)
-	return s.group.Thaw()
+	if err := s.group.Thaw(); err != nil {
+		s.log.Error("thaw", "err", err) // watch tries again
+	}
+	return nil
+}
+
+// plugTimeout bounds one try to plug the network in.
+const plugTimeout = 10 * time.Second
+
+// plugIn opens the host's side of the network. The container is committed: should
+// it fail, it runs without, and watch tries again.
+func (s *supervisor) plugIn() {
+	ctx, cancel := context.WithTimeout(context.Background(), plugTimeout)
+	defer cancel()
+	err := netns.Join(ctx, s.req.Net)
+	if s.unplugged = err != nil; s.unplugged {
+		s.log.Error("plug the network in", "err", err)
+	}
 }
 
 func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.Restored, ev criu.Event, masters *masters) error {
@@ -159,22 +178,21 @@ func (s *supervisor) holdStill(worker int) error {
 }
 
 // askCommit waits for the caller's word that the container may run.
-func (s *supervisor) askCommit(ctx context.Context, pid int) error {
+func (s *supervisor) askCommit(pid int) error {
 	began := time.Now()
 	b, err := json.Marshal(launchReply{PID: pid, Ready: true})
 	if err != nil {
 		return err
 	}
-	if d, ok := ctx.Deadline(); ok {
-		if err := s.conn.SetDeadline(d); err != nil {
-			return err
-		}
-	}
 	if _, err := s.conn.Write(b); err != nil {
 		return fmt.Errorf("ask the caller: %w", err)
 	}
 	word := make([]byte, len(goAhead))
+	// No deadline: a caller that lives answers, that of one that died ends.
 	n, err := s.conn.Read(word)
+	if err == nil && n > 0 && !bytes.Equal(word[:n], goAhead) {
+		return errors.New("the caller could not commit")
+	}
 	if err == nil && !bytes.Equal(word[:n], goAhead) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -183,7 +201,7 @@ func (s *supervisor) askCommit(ctx context.Context, pid int) error {
 	}
 	s.committed = true
 	s.phase("restore.commit", began)
-	return s.conn.SetDeadline(time.Time{})
+	return nil
 }
 
 // wasCommitted reads from the state whether a caller that died had committed. What
@@ -218,12 +236,8 @@ func (s *supervisor) keepLog(err error, work string) {
 		return
 	}
 	kept := filepath.Join(s.m.dir(s.req.Name), "restore.log")
-	text, rerr := os.ReadFile(filepath.Join(work, "restore.log"))
-	if rerr == nil {
-		rerr = os.WriteFile(kept, text, 0o600)
-	}
-	if rerr != nil {
-		s.log.Error("keep the log", "err", rerr)
+	if err := copyFileOver(filepath.Join(work, "restore.log"), kept); err != nil {
+		s.log.Error("keep the log", "err", err)
 		return
 	}
 	ce.Log = kept

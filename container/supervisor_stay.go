@@ -72,7 +72,7 @@ func (s *supervisor) after(exit Exit, backoff time.Duration) *instance {
 	if again {
 		err = os.WriteFile(s.m.backoffFile(s.req.UID), nil, 0o600)
 	}
-	err = errors.Join(err, s.teardown(ctx), l.SaveState(), l.Unlock())
+	err = errors.Join(err, s.teardown(ctx, l.comesBack()), l.SaveState(), l.Unlock())
 	if err != nil {
 		s.log.Error("clean up", "err", err)
 	}

@@ -25,6 +25,9 @@ func (s *supervisor) watch(stop <-chan struct{}) {
 		if err := s.keepHeld(); err != nil {
 			s.log.Error("hold the console again", "err", err)
 		}
+		if s.unplugged {
+			s.plugIn()
+		}
 		frozen, err := s.group.Frozen()
 		if err != nil || !frozen {
 			continue // an error shows at the next operation

@@ -18,6 +18,14 @@ func (h *Host) Boot(ctx context.Context) (up []string, err error) {
 			continue
 		}
 		name := info.Config.Name
+		if _, err := h.Containers.Repair(ctx, name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if info, err = h.Containers.Get(ctx, name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		switch info.Status {
 		case container.Suspended:
 			err = h.Checkpoints.Resume(ctx, name)

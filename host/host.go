@@ -27,8 +27,13 @@ const (
 	DefaultRunRoot   = "/run/ctctl"
 )
 
-// ErrNotRoot: containers need root.
-var ErrNotRoot = errors.New("must be run as root")
+var (
+	// ErrNotRoot: containers need root.
+	ErrNotRoot = errors.New("must be run as root")
+	// ErrRunRoot: the run root is another state root's. What runs of one would be
+	// leftovers for the other.
+	ErrRunRoot = errors.New("the run root belongs to another state root")
+)
 
 // Options says which host to open; the zero value is the machine's own.
 type Options struct {
@@ -88,6 +93,9 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	if err := errors.Join(makeRoot(o.StateRoot, 0o700), makeRoot(o.RunRoot, 0o711)); err != nil {
 		return nil, err
 	}
+	if err := claimRunRoot(o.RunRoot, o.StateRoot); err != nil {
+		return nil, err
+	}
 	h := &Host{Options: o}
 	if err := h.settle(ctx); err != nil {
 		return nil, err
@@ -141,6 +149,27 @@ func makeRoot(path string, mode fs.FileMode) error {
 		return err
 	}
 	return os.Chmod(path, mode)
+}
+
+// claimRunRoot makes a run root belong to one state root, until it is removed.
+func claimRunRoot(run, state string) error {
+	state, err := filepath.EvalSymlinks(state)
+	if err != nil {
+		return err
+	}
+	mark := filepath.Join(run, "state-root")
+	owner, err := os.ReadFile(mark)
+	switch {
+	case err == nil && string(owner) == state:
+		return nil
+	case err == nil && len(owner) > 0:
+		if _, err := os.Lstat(string(owner)); err == nil {
+			return fmt.Errorf("%w: %s is that of %s", ErrRunRoot, run, owner)
+		}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return os.WriteFile(mark, []byte(state), 0o600)
 }
 
 // settle reads host.json and opens the storage that it names. A new host gets the

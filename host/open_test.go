@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ctctl/ctctl/internal/criu"
+	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/internal/testutil"
 	"github.com/ctctl/ctctl/storage"
 	"golang.org/x/sys/unix"
@@ -134,5 +135,31 @@ func TestRepairDeletesNothingWhenItIsNotKnownWhichContainersThereAre(t *testing.
 	}
 	if done, err := h.Repair(ctx, ""); err != nil || len(done) != 1 {
 		t.Errorf("with an empty directory of containers: got %v, %v", done, err)
+	}
+}
+
+func TestARunRootBelongsToOneStateRoot(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	t.Setenv("CTCTL_STORAGE", "dir")
+	dir := testutil.TempDir(t)
+	if _, err := openIn(t, dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openIn(t, dir); err != nil {
+		t.Errorf("its own state root is refused: %v", err)
+	}
+	other := Options{StateRoot: filepath.Join(dir, "other"), RunRoot: filepath.Join(dir, "run")}
+	if _, err := Open(t.Context(), other); !errors.Is(err, ErrRunRoot) {
+		t.Errorf("want ErrRunRoot, got %v", err)
+	}
+	if err := statefile.RemoveTree(filepath.Join(dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Open(t.Context(), other)
+	if err != nil {
+		t.Fatalf("the first is gone, the other refused all the same: %v", err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
 	}
 }

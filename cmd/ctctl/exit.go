@@ -126,6 +126,7 @@ var codes = []struct {
 	{codeExists, []error{container.ErrExists, checkpoint.ErrExists, template.ErrExists, storage.ErrExists}},
 	{codeState, []error{container.ErrState, storage.ErrInUse}},
 	{codePermission, []error{host.ErrNotRoot}},
+	{codeUsage, []error{host.ErrRunRoot}},
 	{codeRefused, []error{checkpoint.ErrDamaged, checkpoint.ErrForeign, checkpoint.ErrUndumpable, runc.ErrExcess}},
 	{codeResource, []error{checkpoint.ErrNoRoom, storage.ErrNoSpace, netns.ErrAddressInUse, quota.ErrBelowUsage}},
 	{codeTimeout, []error{container.ErrTimeout, context.DeadlineExceeded}},

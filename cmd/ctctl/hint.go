@@ -23,6 +23,7 @@ var hints = []struct {
 	text string
 }{
 	{host.ErrNotRoot, "run it with sudo"},
+	{host.ErrRunRoot, "give --run-root, or $CTCTL_RUN_ROOT, as well"},
 	{statefile.ErrBusy, "try again when it is done"},
 	{statefile.ErrNewer, "use the version of ctctl that wrote it, or a later one"},
 	{statefile.ErrCorrupt, "correct the file that is named, or bring it back from a backup"},

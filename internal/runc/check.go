@@ -1,7 +1,9 @@
 package runc
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -13,19 +15,23 @@ import (
 // Check compares what binds the restored tasks with the container's configuration:
 // an image is code, and must not bring more than the configuration gives. To be
 // called when credentials and filters are in place and tasks do not run yet. Of
-// pids, those outside init's pid namespace (CRIU's own) are passed over.
+// pids, those in this process's own pid namespace (CRIU's) are passed over.
 func (r *Restored) Check(pid int, pids []int) error {
 	want, err := mask(r.bounding())
 	if err != nil {
 		return err
 	}
-	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	own, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
 		return err
 	}
 	for _, p := range pids {
-		if other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p)); err != nil || other != ns {
+		other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p))
+		if errors.Is(err, fs.ErrNotExist) || other == own {
 			continue
+		}
+		if err != nil {
+			return err
 		}
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p))
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -42,6 +43,12 @@ func Restore(dumped json.RawMessage, s Spec) (*Restored, error) {
 	wanted, err := s.config()
 	if err != nil {
 		return nil, err
+	}
+	allowed := external(wanted, os.Getpid()).Restore
+	for _, e := range external(cfg, os.Getpid()).Restore {
+		if !slices.Contains(allowed, e) {
+			return nil, fmt.Errorf("%w: mount from outside %s", ErrExcess, e)
+		}
 	}
 	// Of the image's own description only what the processes were made in counts:
 	// namespaces, mounts, devices.
