@@ -188,6 +188,7 @@ const busyBuild = `
 mkdir -p "$6/etc" "$6/mnt"
 mount -t tmpfs none "$6/mnt"
 setsid sh -c 'while :; do date >"$0/etc/date-'$$'"; sleep 0.01; done' "$6" &
+until [ -e "$6/etc/date-$$" ]; do sleep 0.01; done
 echo ready >"$6/etc/ready"
 echo "I: ready" >&2
 wait
