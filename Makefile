@@ -20,7 +20,8 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export GOFLAGS := $(strip $(GOFLAGS) $(if $(findstring -buildvcs,$(GOFLAGS)),,-buildvcs=false))
 
 TAGS    := netgo osusergo seccomp
-LDFLAGS := -linkmode external -extldflags -static -s -w -X main.version=$(VERSION)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -linkmode external -extldflags -static -s -w -X main.version=$(VERSION) -X main.builtFrom=$(COMMIT)
 GO_TOOL  = $(GO) tool -modfile=tools/go.mod
 SCRIPTS := $(wildcard scripts/*.sh) .ci/run
 
@@ -99,11 +100,16 @@ benchstat: ## compare two benchmark files: make benchstat OLD=a.txt NEW=b.txt
 	$(GO_TOOL) benchstat $(OLD) $(NEW)
 
 .PHONY: install
-install: build ## install the binary, its man pages and completions below PREFIX
+install: build ## install the binary, man pages, completions and systemd unit below PREFIX
 	install -D -m 0755 bin/ctctl $(DESTDIR)$(PREFIX)/bin/ctctl
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	bin/ctctl man --dir $(DESTDIR)$(PREFIX)/share/man/man1
 	bin/ctctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ctctl
+	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/ctctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ctctl
+	bin/ctctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ctctl.fish
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@BIN@|$(PREFIX)/bin/ctctl|' scripts/ctctl.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ctctl.service
 
 .PHONY: clean
 clean: ## remove what was built

@@ -47,7 +47,7 @@ func commands() []*cli.Command {
 		[]*cli.Command{doctorCommand(), templateCommand(), createCommand()},
 		lifecycleCommands(),
 		[]*cli.Command{execCommand(), enterCommand(), consoleCommand(), logsCommand(), copyCommand(), scriptCommand()},
-		[]*cli.Command{snapshotCommand(), rollbackCommand(), suspendCommand(), resumeCommand(), repairCommand()},
+		[]*cli.Command{snapshotCommand(), rollbackCommand(), suspendCommand(), resumeCommand(), repairCommand(), bootCommand()},
 		[]*cli.Command{listCommand(), statusCommand(), inspectCommand(), renameCommand()},
 		[]*cli.Command{versionCommand(), completionCommand(), completeCommand(), manCommand(), detachCommand()},
 	)

@@ -27,7 +27,7 @@ func createCommand() *cli.Command {
 			&cli.StringFlag{Name: "disk", Usage: "at most that `SIZE` on disk, snapshots included"},
 			&cli.StringFlag{Name: "hostname", Usage: "host `NAME` inside (default: the container's name)"},
 			&cli.StringFlag{Name: "userns", Value: "auto", Usage: "`MODE`: auto, a user namespace and id range of its own, or host, none"},
-			&cli.BoolFlag{Name: "onboot", Usage: "start it when the host boots"},
+			&cli.BoolFlag{Name: "onboot", Usage: "ctctl boot brings it up, which the systemd unit ctctl does when the host boots"},
 			&cli.StringFlag{Name: "restart", Value: "no", Usage: "start it again when it ends by itself: `POLICY` no, on-failure, always"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "environment `KEY=VALUE` of its command; may be repeated"},
 			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "`DIR` inside that its command starts in"},

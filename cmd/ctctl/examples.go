@@ -7,15 +7,18 @@ type example struct{ line, about string }
 var examples = map[string][]example{
 	"doctor": {{"ctctl doctor", "What is missing on this machine, and how to get it."}},
 	"template": {
-		{"ctctl template build trixie --suite trixie --package redis-server", "Debian 13 with Redis."},
+		{"ctctl template build trixie --suite trixie --package redis-server", "Debian 13 with Redis, for containers that run one command."},
+		{"ctctl template build system --suite trixie --package sysvinit-core --package nginx", "A whole system, with an init that starts its servers."},
 		{"ctctl template import alpine alpine-minirootfs.tar.gz", "What another distribution publishes."},
 	},
 	"create": {
-		{"ctctl create web1 --template trixie --ip auto --memory 512M", "A small server with access to the outside."},
+		{"ctctl create web1 --template system --ip auto --memory 512M", "A small server with access to the outside; its template has an init."},
 		{"ctctl create cache --template trixie --ip 192.0.2.5 -- redis-server --bind 0.0.0.0", "One program with a given address."},
 	},
 	"start":     {{"ctctl start web1 web2 --wait", "Both, and not before they are up."}},
 	"stop":      {{"ctctl stop web1 --timeout 2m", "A database may take its time."}},
+	"boot":      {{"ctctl boot", ""}},
+	"detach":    {{"ctctl detach", ""}},
 	"restart":   {{"ctctl restart web1", ""}},
 	"pause":     {{"ctctl pause web1", ""}},
 	"unpause":   {{"ctctl unpause web1", ""}},

@@ -163,7 +163,8 @@ func renameCommand() *cli.Command {
 
 func detachCommand() *cli.Command {
 	return &cli.Command{
-		Name: "detach", Hidden: true, Usage: "unmount the pool of a host on which nothing runs",
+		Name: "detach", Usage: "unmount the pool of a host on which nothing runs",
+		Description: "The next command mounts it again. To take everything off a machine: destroy the containers, detach,\nthen remove the state root.",
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c, 0, 0); err != nil {
 				return err

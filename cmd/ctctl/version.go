@@ -48,8 +48,14 @@ func versionListing(v versionView) listing[versionView] {
 	}
 }
 
+// builtFrom is set at build time where the go command is not to look for itself.
+var builtFrom string
+
 // commit is what the program was built from, when it was built in a checkout.
 func commit() string {
+	if builtFrom != "" {
+		return builtFrom
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"context"
+
+	"github.com/urfave/cli/v2"
+)
+
+func bootCommand() *cli.Command {
+	return &cli.Command{
+		Name: "boot", Usage: "bring up the containers that were created with --onboot",
+		Description: "For the start of the host: suspended containers go on where they were, stopped ones start, what an\n" +
+			"interrupted operation left is settled first. `make install` puts a systemd unit that runs it beside the\n" +
+			"program; `systemctl enable ctctl` switches it on.",
+		Action: func(c *cli.Context) error {
+			if _, err := arguments(c, 0, 0); err != nil {
+				return err
+			}
+			return withHost(c, "booting", func(ctx context.Context, s *session) error {
+				up, err := s.Boot(ctx)
+				for _, n := range up {
+					s.confirm("brought up %s", n)
+				}
+				return err
+			})
+		},
+	}
+}
