@@ -144,6 +144,7 @@ func (l *Locked) keepLog() error {
 func (m *Manager) supervisorLog(uid string) string {
 	return filepath.Join(m.runDir(uid), "supervisor.log")
 }
+
 func (m *Manager) keptLog(name string) string { return filepath.Join(m.dir(name), "supervisor.log") }
 
 func copyFileOver(from, to string) error {

@@ -28,7 +28,7 @@ func (fakeInventory) snapshots(name string) []string {
 func TestCompletionKnowsWhatFits(t *testing.T) {
 	tests := map[string]struct{ line, want string }{
 		"commands":              {"s", "snapshot start status stop suspend"},
-		"none hidden":           {"det", ""},
+		"none hidden":           {"__c", ""},
 		"families":              {"snapshot ", "create delete list mount umount"},
 		"stopped ones":          {"start ", "cold"},
 		"running and paused":    {"stop ", "hot hotter slow"},
