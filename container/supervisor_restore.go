@@ -29,7 +29,7 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	if err != nil {
 		return nil, err
 	}
-	work := filepath.Join(s.m.runDir(req.UID), "work")
+	work := filepath.Join(s.m.runDir(req.UID), "restore")
 	if err := os.MkdirAll(work, 0o711); err != nil {
 		return nil, err
 	}

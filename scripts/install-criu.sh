@@ -279,8 +279,7 @@ fetch_source() {
 	local suite uri keyring list
 	list=$(mirrors)
 	if [ -z "$list" ]; then
-		say "found no Debian mirror in the host's apt sources, using ftp.debian.org"
-		list=http://ftp.debian.org/debian
+		die "found no Debian mirror in the host's apt sources: add one, or give criu_VERSION.orig.tar.xz with --source"
 	fi
 	for suite in "${suites[@]}"; do
 		while IFS=$'\t' read -r uri keyring; do

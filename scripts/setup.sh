@@ -136,7 +136,7 @@ fetch_go() {
 			GOPATH="$scratch/path" GOCACHE="$scratch/cache" \
 			GOMODCACHE="$scratch/mod" "$bootstrap" mod download -json "$module" >"$scratch/toolchain.json"
 	) || die "fetching $module failed: $(cat "$scratch/toolchain.json")"
-	say "Go: sum $(sed -n 's/.*"Sum": "\(.*\)".*/\1/p' "$scratch/toolchain.json"), checked by the go command against ${GOSUMDB:-the-checksum-database}"
+	say "Go: sum $(sed -n 's/.*"Sum": "\(.*\)".*/\1/p' "$scratch/toolchain.json"), checked by the go command against the checksum database"
 	dir=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' "$scratch/toolchain.json")
 	install_go "$dir"
 }

@@ -19,7 +19,7 @@ type BuildOptions struct {
 	// optionally followed by =VERSION or /SUITE.
 	Packages []string
 	// Mirror is the URL of a Debian mirror. "" stands for what the host's own
-	// apt sources say, updates and security included, else for ftp.debian.org.
+	// apt sources say, updates and security included.
 	Mirror string
 	// Variant is one of mmdebstrap's; "" stands for minbase.
 	Variant string

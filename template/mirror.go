@@ -11,13 +11,9 @@ import (
 	"strings"
 )
 
-const (
-	debianMirror   = "https://ftp.debian.org/debian"
-	debianSecurity = "https://ftp.debian.org/debian-security"
-	// debianKeyring has the same path on the host and in the template, whose
-	// source list names it.
-	debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-)
+// debianKeyring has the same path on the host and in the template, whose source
+// list names it.
+const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 // aptSource is an entry of sources.list(5).
 type aptSource struct {
@@ -214,7 +210,7 @@ func checkMirror(uri string) error {
 var rolling = []string{"sid", "unstable", "experimental"}
 
 // sourceLines returns what to give mmdebstrap as mirrors: the one that was
-// asked for, else what the host itself uses, else Debian's own.
+// asked for, else what the host itself uses; ErrMirror if that is none.
 func sourceLines(fsys fs.FS, suite, mirror string) ([]string, error) {
 	if mirror != "" {
 		return []string{mirror}, checkMirror(mirror)
@@ -229,7 +225,7 @@ func sourceLines(fsys fs.FS, suite, mirror string) ([]string, error) {
 	}
 	d := chooseDebian(sources, codename)
 	if d.mirror == "" {
-		d = debianSources{mirror: debianMirror, updates: true, security: debianSecurity}
+		return nil, fmt.Errorf("%w: the host's apt sources name no Debian mirror: give one", ErrMirror)
 	}
 	// Complete lines don't get the keyring that mmdebstrap finds for plain
 	// URLs, and newer releases don't trust it by default.

@@ -64,13 +64,13 @@ E: Sub-process env returned an error code (1)
 		},
 	},
 	"unknown suite": {
-		`Err:2 http://ftp.debian.org/debian nosuch Release
+		`Err:2 http://cdn.debian.org/debian nosuch Release
   404  Not Found [IP: 192.0.2.1 80]
-E: The repository 'http://ftp.debian.org/debian nosuch Release' does not have a Release file.
+E: The repository 'http://cdn.debian.org/debian nosuch Release' does not have a Release file.
 E: apt-get update --error-on=any failed
 `,
 		ErrMirror,
-		[]string{"E: The repository 'http://ftp.debian.org/debian nosuch Release' does not have a Release file."},
+		[]string{"E: The repository 'http://cdn.debian.org/debian nosuch Release' does not have a Release file."},
 	},
 	"unknown host": {
 		`Ign:1 http://mirror.invalid/debian bookworm InRelease

@@ -48,7 +48,7 @@ var hints = []struct {
 	{quota.ErrBelowUsage, "stop something inside first"},
 	{template.ErrToolMissing, "apt-get install mmdebstrap, or import a root file system: ctctl template import"},
 	{template.ErrPackage, "look its name up with apt-cache search"},
-	{template.ErrMirror, "check the network, and the sources in /etc/apt"},
+	{template.ErrMirror, "check the network and the sources in /etc/apt, or give --mirror URL"},
 	{template.ErrNotRoot, "give the directory or archive that has bin, etc and usr at its top"},
 	{template.ErrArchive, "give a tar archive, plain or compressed with gzip, xz, zstd or bzip2"},
 	{criu.ErrNotInstalled, "scripts/install-criu.sh installs CRIU 4.2 or later; ctctl doctor says more"},

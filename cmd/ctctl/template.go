@@ -23,6 +23,7 @@ func templateCommand() *cli.Command {
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "suite", Usage: "Debian's `SUITE`: bookworm, trixie, … (required)"},
 					&cli.StringSliceFlag{Name: "package", Usage: "install `PACKAGE` too; may be repeated"},
+					&cli.StringFlag{Name: "mirror", Usage: "fetch from the Debian mirror at `URL` (default: what the host's apt sources name)"},
 				},
 				Action: runTemplateBuild,
 			},
@@ -65,7 +66,7 @@ func runTemplateBuild(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	o := template.BuildOptions{Suite: c.String("suite"), Packages: c.StringSlice("package")}
+	o := template.BuildOptions{Suite: c.String("suite"), Mirror: c.String("mirror"), Packages: c.StringSlice("package")}
 	if o.Suite == "" {
 		return misuse(c, "--suite says of which release; it is missing")
 	}
