@@ -240,9 +240,8 @@ func waitGone(ctx context.Context, pid int) error {
 const endTimeout = 30 * time.Second
 
 // End kills everything in the container now, waits for its supervisor to leave
-// and removes what the run left. How init ended becomes LastExit. It is
-// idempotent. The blackhole route of a container that comes back at once is
-// set by the launch that follows.
+// and removes what the run left, but for the silence towards the clients of a
+// container that comes back. How init ended becomes LastExit. It is idempotent.
 func (l *Locked) End(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()

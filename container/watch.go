@@ -42,6 +42,11 @@ func (s *supervisor) watch(stop <-chan struct{}) {
 // Its files are settled by the next operation. A container without an intent is
 // paused because somebody wants it so.
 func (s *supervisor) unfreeze() error {
+	// Looked at without the lock first, so that a paused container's commands do not
+	// find it taken every second.
+	if _, st, err := s.m.read(s.req.Name); err != nil || st.Intent == nil {
+		return err
+	}
 	lock, err := statefile.TryLock(s.m.lockFile(s.req.Name), "supervisor: let go")
 	if err != nil {
 		return nil //nolint:nilerr // the operation is under way

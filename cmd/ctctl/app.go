@@ -171,6 +171,15 @@ func arguments(c *cli.Context, least, most int) ([]string, error) {
 	return args, nil
 }
 
+// oneContainer takes one argument, a container's name.
+func oneContainer(c *cli.Context) (string, error) {
+	args, err := arguments(c, 1, 1)
+	if err != nil {
+		return "", err
+	}
+	return args[0], containerName(c, args[0])
+}
+
 // misuse is an error of the command line.
 func misuse(c *cli.Context, format string, args ...any) error {
 	name := commandName(c)

@@ -21,11 +21,8 @@ func consoleCommand() *cli.Command {
 }
 
 func runConsole(c *cli.Context) error {
-	args, err := arguments(c, 1, 1)
+	name, err := oneContainer(c)
 	if err != nil {
-		return err
-	}
-	if err := containerName(c, args[0]); err != nil {
 		return err
 	}
 	return withHost(c, "opening the host", func(ctx context.Context, s *session) error {
@@ -33,7 +30,7 @@ func runConsole(c *cli.Context) error {
 		o := container.ConsoleOptions{Stdin: os.Stdin, Stdout: c.App.Writer}
 		tell := s.confirm
 		if isTerminal(os.Stdin) {
-			s.confirm("console of %s; ctrl-] or ctrl-a q detaches", args[0])
+			s.confirm("console of %s; ctrl-] or ctrl-a q detaches", name)
 			restore, err := rawTerminal(os.Stdin)
 			if err != nil {
 				return err
@@ -48,7 +45,7 @@ func runConsole(c *cli.Context) error {
 				}
 			}
 		}
-		detached, err := s.Containers.Console(ctx, args[0], o)
+		detached, err := s.Containers.Console(ctx, name, o)
 		if err != nil {
 			return err
 		}
@@ -71,16 +68,13 @@ func logsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until interrupted"},
 		},
 		Action: func(c *cli.Context) error {
-			args, err := arguments(c, 1, 1)
+			name, err := oneContainer(c)
 			if err != nil {
-				return err
-			}
-			if err := containerName(c, args[0]); err != nil {
 				return err
 			}
 			return withHost(c, "opening the host", func(ctx context.Context, s *session) error {
 				s.talk.stop()
-				return s.Containers.Logs(ctx, args[0], c.App.Writer, container.LogOptions{Follow: c.Bool("follow")})
+				return s.Containers.Logs(ctx, name, c.App.Writer, container.LogOptions{Follow: c.Bool("follow")})
 			})
 		},
 	}

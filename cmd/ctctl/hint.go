@@ -37,7 +37,7 @@ var hints = []struct {
 	{container.ErrDied, "ctctl logs NAME shows what it said; ctctl inspect NAME how it ended"},
 	{container.ErrTimeout, "ctctl status NAME shows how it is now"},
 	{container.ErrNoConsole, "a restart of the container brings it back"},
-	{checkpoint.ErrDamaged, "the container was not touched; another snapshot may be whole"},
+	{checkpoint.ErrDamaged, "nothing was touched; another snapshot may be whole, and ctctl start --cold gives up what a suspended container had in memory"},
 	{checkpoint.ErrForeign, "use the version of ctctl and CRIU that made it, or a later one"},
 	{checkpoint.ErrNoRoom, "delete snapshots, or give the state root more space"},
 	{checkpoint.ErrMounted, "give an empty directory that exists; ctctl snapshot umount DIR ends it"},

@@ -168,15 +168,12 @@ func snapshotListing() listing[snapshotView] {
 }
 
 func runSnapshotList(c *cli.Context) error {
-	args, err := arguments(c, 1, 1)
+	name, err := oneContainer(c)
 	if err != nil {
 		return err
 	}
-	if err := containerName(c, args[0]); err != nil {
-		return err
-	}
 	return withHost(c, "listing", func(ctx context.Context, s *session) error {
-		list, current, err := s.Checkpoints.List(ctx, args[0])
+		list, current, err := s.Checkpoints.List(ctx, name)
 		if err != nil {
 			return err
 		}

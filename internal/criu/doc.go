@@ -27,6 +27,7 @@
 // post-setup-namespaces, post-restore (with the pid), network-unlock,
 // pre-resume, post-resume; orphan-pts-master brings a descriptor.
 //
-// CRIU reads no configuration file, no plugin and nothing of the caller's
-// environment: such a file can name scripts that it would run as root.
+// CRIU reads no configuration file and nothing of the caller's environment: both can
+// name scripts or plugins that it would run as root. Plugins in the directory that it
+// was built with are loaded; that is root's own.
 package criu
