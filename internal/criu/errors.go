@@ -20,6 +20,9 @@ var (
 	// thawed (dump) or killed (restore) and CRIU was made to give up, or
 	// killed. CRIU's nftables lock may be left in the network namespace.
 	ErrDeadline = errors.New("deadline exceeded")
+	// ErrTaskLost means that the root task was killed while it was being
+	// restored, for lack of memory or by hand. CRIU waits for it for ever.
+	ErrTaskLost = errors.New("the first process was killed while it was being restored")
 	// ErrStuck means that a CRIU process does not even die of SIGKILL: it
 	// hangs in the kernel.
 	ErrStuck = errors.New("criu does not end")

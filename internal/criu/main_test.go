@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -75,6 +76,12 @@ func fakeCRIU(mode, dir string) {
 	switch mode {
 	case "hang":
 		fakeNotify(conn, EventPreDump, 0)
+		time.Sleep(time.Hour)
+	case "bereft":
+		cmd := exec.Command("true") //nolint:noctx // ends by itself
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_PARENT}
+		must(cmd.Start())
+		must(os.WriteFile(filepath.Join(dir, "root"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600))
 		time.Sleep(time.Hour)
 	case "gone":
 		fmt.Fprintln(os.Stderr, "Error (criu/x.c:1): the sky is falling")

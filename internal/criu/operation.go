@@ -31,7 +31,10 @@ type operation struct {
 	release  func() error        // at the deadline, before anything else
 	settle   func() error        // after that, just before the worker is killed
 	ready    func(pid int) error // before the request is sent; may change opts
-	notify   Notify
+	// bereft says that a process which CRIU waits for has ended, and that CRIU
+	// has no way to notice; nil: that can't be.
+	bereft func() bool
+	notify Notify
 }
 
 // run performs the operation. The error is an [*Error] unless nothing was
@@ -49,8 +52,14 @@ func (e Engine) run(ctx context.Context, op operation) (*rpc.CriuResp, error) {
 		return nil, fmt.Errorf("criu %s: %w", op.name, err)
 	}
 	dog := watch(ctx, op.deadline, op.release, op.settle, w)
+	look := make(chan struct{})
+	go func() {
+		defer close(look)
+		dog.mind(op.bereft)
+	}()
 	resp, err := op.call(dog.ctx, w)
 	close(dog.called)
+	<-look
 	struck, strikeErr := dog.end()
 	// The tail must be read before close, which drops the file.
 	tail := w.stderrTail()
@@ -62,7 +71,7 @@ func (e Engine) run(ctx context.Context, op operation) (*rpc.CriuResp, error) {
 		err = fmt.Errorf("%w: %w", ErrDone, closeErr)
 	default:
 		if struck && !errors.Is(err, ErrDone) {
-			err = op.overdue(strikeErr, err)
+			err = op.overdue(dog.reason(), strikeErr, err)
 		}
 		if closeErr != nil {
 			err = after(err, closeErr)
@@ -88,8 +97,11 @@ func (op operation) call(ctx context.Context, w *worker) (*rpc.CriuResp, error) 
 
 // overdue is the error of an operation that the watchdog has ended. That the
 // worker answered no more is its doing and not worth telling.
-func (op operation) overdue(strikeErr, err error) error {
-	late := fmt.Errorf("%w after %s", ErrDeadline, op.deadline)
+func (op operation) overdue(reason, strikeErr, err error) error {
+	late := reason
+	if errors.Is(reason, context.DeadlineExceeded) {
+		late = fmt.Errorf("%w after %s", ErrDeadline, op.deadline)
+	}
 	for _, cause := range []error{strikeErr, err} {
 		if cause != nil && !errors.Is(cause, os.ErrDeadlineExceeded) && !errors.Is(cause, errWorkerGone) {
 			late = fmt.Errorf("%w: %w", late, cause)
@@ -102,13 +114,14 @@ func (op operation) overdue(strikeErr, err error) error {
 type watchdog struct {
 	ctx    context.Context // for the notifications: ends at the deadline
 	cancel context.CancelFunc
-	called chan struct{} // closed by the user when the worker is done with
+	strike context.CancelCauseFunc // before the deadline
+	called chan struct{}           // closed by the user when the worker is done with
 	stop   func() bool
 	done   chan struct{}
 	err    error // of release and kill; read after done
 }
 
-// watch strikes once, d from now, unless end comes first. It calls release
+// watch strikes once, d from now or when mind finds a reason, unless end comes first. It calls release
 // before anything else, because a worker in ptrace attach on a frozen task
 // does not die, and no signal reaches it, until the task is thawed.
 //
@@ -117,7 +130,9 @@ type watchdog struct {
 // that settle can clean up while the tasks stand still, and killed.
 func watch(ctx context.Context, d time.Duration, release, settle func() error, w *worker) *watchdog {
 	g := &watchdog{called: make(chan struct{}), done: make(chan struct{})}
-	g.ctx, g.cancel = context.WithTimeout(context.WithoutCancel(ctx), d)
+	early, strike := context.WithCancelCause(context.WithoutCancel(ctx))
+	g.strike = strike
+	g.ctx, g.cancel = context.WithTimeout(early, d)
 	g.stop = context.AfterFunc(g.ctx, func() {
 		defer close(g.done)
 		g.err = bounded(release)
@@ -145,8 +160,44 @@ func (g *watchdog) callEnds() bool {
 	}
 }
 
+const (
+	mindInterval = 200 * time.Millisecond
+	// bereftGrace is how long CRIU has to end by itself: it kills what it has made
+	// when a restore fails.
+	bereftGrace = time.Second
+)
+
+// mind strikes as soon as bereft has been true for bereftGrace. It returns when
+// the call has ended, or the watchdog has struck.
+func (g *watchdog) mind(bereft func() bool) {
+	if bereft == nil {
+		return
+	}
+	tick := time.NewTicker(mindInterval)
+	defer tick.Stop()
+	for since := time.Now(); ; {
+		select {
+		case <-g.called:
+			return
+		case <-g.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !bereft() {
+			since = time.Now()
+		} else if time.Since(since) > bereftGrace {
+			g.strike(ErrTaskLost)
+			return
+		}
+	}
+}
+
+// reason is why the watchdog has struck.
+func (g *watchdog) reason() error { return context.Cause(g.ctx) }
+
 // end disarms the watchdog and tells whether it has struck.
 func (g *watchdog) end() (struck bool, err error) {
+	defer g.strike(nil)
 	defer g.cancel()
 	if g.stop() {
 		return false, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
@@ -88,12 +89,14 @@ func (e Engine) Restore(ctx context.Context, o RestoreOptions) (int, RestoreStat
 	defer work.Close()
 
 	var root int // as the notifications told it
+	var worker, known atomic.Int64
 	op := operation{
 		name: "restore", kind: rpc.CriuReqType_RESTORE, opts: o.request(),
 		work: o.Work, deadline: orDefault(o.Deadline), release: o.Kill,
 		notify: func(ctx context.Context, ev Event) error {
 			if ev.PID > 0 {
 				root = ev.PID
+				known.Store(int64(root))
 			}
 			if o.Notify == nil {
 				return nil
@@ -107,7 +110,13 @@ func (e Engine) Restore(ctx context.Context, o RestoreOptions) (int, RestoreStat
 		op.passed = append(op.passed, f.File)
 		op.opts.InheritFd = append(op.opts.InheritFd, &rpc.InheritFd{Key: proto.String(f.Key), Fd: proto.Int32(int32(firstPassedFD + i))})
 	}
-	op.ready = func(pid int) error { return o.place(pid, op.opts) }
+	op.ready = func(pid int) error {
+		worker.Store(int64(pid))
+		return o.place(pid, op.opts)
+	}
+	if o.Sibling {
+		op.bereft = func() bool { return rootEnded(int(worker.Load()), int(known.Load())) }
+	}
 
 	resp, err := e.run(ctx, op)
 	if err != nil && !errors.Is(err, ErrDone) {
@@ -115,7 +124,7 @@ func (e Engine) Restore(ctx context.Context, o RestoreOptions) (int, RestoreStat
 			if root == 0 { // it failed before the first notification of it
 				root = int(resp.GetRestore().GetPid())
 			}
-			err = errors.Join(err, reap(root))
+			err = errors.Join(err, reap(root), reapGroup(int(worker.Load())))
 		}
 		return 0, RestoreStats{}, err
 	}
@@ -184,6 +193,37 @@ func sortedKeys(m map[string]string) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// rootEnded says whether the root task, our own child and not CRIU's, is a
+// zombie. Until CRIU has told its pid it is known by the worker's process group,
+// in which it begins; the worker itself is waited for as soon as it has ended.
+func rootEnded(worker, root int) bool {
+	zombie := func(kind, id int) bool {
+		var info unix.Siginfo
+		err := unix.Waitid(kind, id, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		return err == nil && info.Signo != 0
+	}
+	if root > 0 {
+		return zombie(unix.P_PID, root)
+	}
+	return worker > 0 && zombie(unix.P_PGID, worker)
+}
+
+// reapGroup waits for those of our children in a process group that have ended.
+func reapGroup(group int) error {
+	for group > 0 {
+		pid, err := unix.Wait4(-group, nil, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ECHILD) || err == nil && pid == 0:
+			return nil
+		case err != nil:
+			return fmt.Errorf("wait for process group %d: %w", group, err)
+		}
+	}
+	return nil
 }
 
 // reap ends and waits for the root task of a failed restore, our child:
