@@ -106,7 +106,7 @@ func (m *Manager) goBack(ctx context.Context, l *container.Locked, mf Manifest) 
 	}
 	m.trace("revert", start)
 	now := l.Config
-	if !slices.Equal(now.Network.Addresses, mf.Config.Network.Addresses) {
+	if !slices.Equal(now.Network.Addresses(), mf.Config.Network.Addresses()) {
 		if err := l.Detach(ctx); err != nil { // nobody answers at these any more
 			return err
 		}

@@ -42,11 +42,27 @@ type Config struct {
 	StopTimeout int    `json:"stopTimeoutSeconds,omitempty"` // default 30
 }
 
-// Network is the container's one routed interface.
+// Network is what the container has of the network.
 type Network struct {
-	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	MTU       int            `json:"mtu,omitempty"`
-	NAT       bool           `json:"nat,omitempty"` // masquerade towards the outside
+	Interfaces []netns.Interface `json:"interfaces,omitempty"`
+	DNS        []netip.Addr      `json:"dns,omitempty"`    // none: the host's, with NAT
+	Search     []string          `json:"search,omitempty"` // domains
+	Forwards   []netns.Forward   `json:"forwards,omitempty"`
+	Isolated   bool              `json:"isolated,omitempty"` // nothing in or out
+}
+
+// Addresses are those of all interfaces.
+func (n Network) Addresses() []netip.Prefix {
+	var all []netip.Prefix
+	for _, i := range n.Interfaces {
+		all = append(all, i.Addresses...)
+	}
+	return all
+}
+
+// NAT says whether an interface is hidden behind the host's addresses.
+func (n Network) NAT() bool {
+	return slices.ContainsFunc(n.Interfaces, func(i netns.Interface) bool { return i.NAT })
 }
 
 var configSchema = statefile.Schema{Kind: "container", Version: 1}
@@ -130,15 +146,17 @@ func checkHostname(h string) error {
 
 func (c Config) checkAddresses() error {
 	seen := map[netip.Addr]bool{}
-	for i, p := range c.Network.Addresses {
-		field := fmt.Sprintf("network.addresses[%d]", i)
-		switch {
-		case !p.IsValid():
-			return fmt.Errorf("%w: %s: not an address", ErrConfig, field)
-		case seen[p.Addr()]:
-			return fmt.Errorf("%w: %s: %s is there twice", ErrConfig, field, p.Addr())
+	for n, link := range c.Network.Interfaces {
+		for i, p := range link.Addresses {
+			field := fmt.Sprintf("network.interfaces[%d].addresses[%d]", n, i)
+			switch {
+			case !p.IsValid():
+				return fmt.Errorf("%w: %s: not an address", ErrConfig, field)
+			case seen[p.Addr()]:
+				return fmt.Errorf("%w: %s: %s is there twice", ErrConfig, field, p.Addr())
+			}
+			seen[p.Addr()] = true
 		}
-		seen[p.Addr()] = true
 	}
 	return nil
 }
@@ -161,9 +179,8 @@ func (c Config) IDs() *runc.IDRange {
 }
 
 func (c Config) netConfig() netns.Config {
-	mac, host := netns.MACFor(c.UID, 0)
 	return netns.Config{
-		Name: c.LinkName(), MAC: mac, HostMAC: host, Addresses: c.Network.Addresses, MTU: c.Network.MTU, NAT: c.Network.NAT,
+		UID: c.UID, Interfaces: c.Network.Interfaces, Forwards: c.Network.Forwards, Isolated: c.Network.Isolated,
 	}
 }
 

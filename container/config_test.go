@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ctctl/ctctl/netns"
 	"github.com/ctctl/ctctl/quota"
 	"github.com/google/go-cmp/cmp"
 )
@@ -14,7 +15,7 @@ import (
 func valid() Config {
 	return Config{
 		Name: "web1", UID: "0123456789abcdef", CTID: 7, Template: "debian", Hostname: "web1", Command: []string{"/bin/sh"},
-		UserNS: "auto", Limits: quota.Limits{PIDs: 100}, Network: Network{Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")}},
+		UserNS: "auto", Limits: quota.Limits{PIDs: 100}, Network: Network{Interfaces: []netns.Interface{{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")}}}},
 	}
 }
 
@@ -40,8 +41,11 @@ func TestValidateNamesTheFieldThatIsWrong(t *testing.T) {
 		{"hostname", func(c *Config) { c.Hostname = "" }},
 		{"env[1]", func(c *Config) { c.Env = []string{"A=1", "B"} }},
 		{"limits", func(c *Config) { c.Limits.PIDs = -1 }},
-		{"network.addresses[1]", func(c *Config) { c.Network.Addresses = append(c.Network.Addresses, c.Network.Addresses[0]) }},
-		{"network.addresses[0]", func(c *Config) { c.Network.Addresses = []netip.Prefix{{}} }},
+		{"network.interfaces[0].addresses[1]", func(c *Config) {
+			first := &c.Network.Interfaces[0]
+			first.Addresses = append(first.Addresses, first.Addresses[0])
+		}},
+		{"network.interfaces[0].addresses[0]", func(c *Config) { c.Network.Interfaces[0].Addresses = []netip.Prefix{{}} }},
 	} {
 		c := valid()
 		tt.set(&c)

@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/internal/undo"
+	"github.com/ctctl/ctctl/netns"
 	"github.com/ctctl/ctctl/quota"
 	"github.com/ctctl/ctctl/storage"
 )
@@ -125,7 +127,7 @@ func (m *Manager) reserve(name string, o CreateOptions, src Source) (*Locked, er
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	for _, p := range c.Network.Addresses {
+	for _, p := range c.Network.Addresses() {
 		if other, ok := taken[p.Addr()]; ok {
 			return nil, fmt.Errorf("%w: address %s belongs to container %s", ErrConfig, p.Addr(), other)
 		}
@@ -197,7 +199,6 @@ func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Sourc
 		Name: name, UID: newUID(), CTID: ctid, Created: time.Now().UTC().Truncate(time.Second), Template: o.Template,
 		Hostname: o.Hostname, Command: o.Command, Init: src.Init, Env: o.Env, Workdir: o.Workdir,
 		UserNS: o.UserNS, Limits: o.Limits, Onboot: o.Onboot, Restart: o.Restart,
-		Network: Network{Addresses: o.Addresses},
 	}
 	if c.Hostname == "" {
 		c.Hostname = name
@@ -208,10 +209,11 @@ func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Sourc
 	if c.Limits.PIDs == 0 {
 		c.Limits.PIDs = DefaultPIDs
 	}
+	first := netns.Interface{Name: "eth0", Addresses: o.Addresses, NAT: o.Auto}
 	if o.Auto {
-		c.Network.NAT = true
-		c.Network.Addresses = append(c.Network.Addresses, m.Network.addresses(ctid)...)
+		first.Addresses = append(slices.Clone(o.Addresses), m.Network.addresses(ctid)...)
 	}
+	c.Network.Interfaces = []netns.Interface{first}
 	return c
 }
 
@@ -229,7 +231,7 @@ func (m *Manager) nextCTID() (uint32, map[netip.Addr]string, error) {
 			return 0, nil, err
 		}
 		used[c.CTID] = true
-		for _, p := range c.Network.Addresses {
+		for _, p := range c.Network.Addresses() {
 			taken[p.Addr()] = n
 		}
 	}

@@ -21,7 +21,7 @@ func identify(volume string, c Config) error {
 		"etc/hostname": c.Hostname + "\n",
 		"etc/hosts":    fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", c.Hostname),
 	}
-	if host, err := os.ReadFile("/etc/resolv.conf"); err == nil && c.Network.NAT {
+	if host, err := os.ReadFile("/etc/resolv.conf"); err == nil && c.Network.NAT() {
 		files["etc/resolv.conf"] = string(host)
 	}
 	for name, text := range files {

@@ -175,7 +175,7 @@ func (m *Manager) sweepRun(ctx context.Context, uid string) error {
 	}
 	return errors.Join(
 		g.KillAll(ctx), g.Remove(ctx),
-		netns.Leave(ctx, netns.Config{Name: c.LinkName()}, false),
+		netns.Leave(ctx, netns.Config{UID: c.UID}, false),
 		statefile.RemoveTree(m.runDir(uid)),
 	)
 }

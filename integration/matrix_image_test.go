@@ -128,7 +128,7 @@ func (m *matrix) reboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = errors.Join(g.KillAll(t.Context()), g.Remove(t.Context()),
-		netns.Leave(t.Context(), netns.Config{Name: info.Config.LinkName(), Addresses: info.Config.Network.Addresses}, false),
+		netns.Leave(t.Context(), netns.Config{UID: info.Config.UID, Interfaces: info.Config.Network.Interfaces}, false),
 		os.RemoveAll(m.run))
 	if err != nil {
 		t.Fatal(err)

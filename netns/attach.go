@@ -29,17 +29,17 @@ func openRoute() (*netlink.Handle, error) {
 	return h, nil
 }
 
-// Attach makes the veth pair with one end in the network namespace of process
+// attach makes the veth pair with one end in the network namespace of process
 // pid, and configures that end: eth0 with its hardware address, MTU, addresses
 // and default routes, lo up, MPTCP off (CRIU cannot dump its sockets), no
 // duplicate address detection and no router advertisements. The host's end
-// stays down and unrouted until [Join].
+// stays down and unrouted until Join.
 //
 // A link of the same name that is left from before is replaced. After an error
 // there is no new link.
 //
 // Errors: ErrConfig, ErrNoIPv6, ErrNoProcess, ErrHostNamespace, ErrLinkName.
-func Attach(ctx context.Context, pid int, c Config) (err error) {
+func attach(ctx context.Context, pid int, c pair) (err error) {
 	defer wrapOp("attach", c.Name, &err)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -73,7 +73,7 @@ func Attach(ctx context.Context, pid int, c Config) (err error) {
 
 // addPair makes both ends in one message, so that the container's end never
 // shows up in the host's namespace, under a name that might be taken there.
-func addPair(h *netlink.Handle, c Config, ns *os.File) error {
+func addPair(h *netlink.Handle, c pair, ns *os.File) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = c.Name
 	attrs.HardwareAddr = c.HostMAC
@@ -89,7 +89,7 @@ func addPair(h *netlink.Handle, c Config, ns *os.File) error {
 }
 
 // configureInside runs on a thread inside the container's namespace.
-func configureInside(ctx context.Context, c Config) error {
+func configureInside(ctx context.Context, c pair) error {
 	h, err := openRoute()
 	if err != nil {
 		return err

@@ -28,8 +28,8 @@ var (
 	linkName = regexp.MustCompile(`^ct[0-9a-f]{12}$`)
 )
 
-// Config is one container's connection to its host.
-type Config struct {
+// pair is one routed interface and its host end.
+type pair struct {
 	// Name is the host's link: "ct" and twelve lower-case hexadecimal digits.
 	Name string
 	// MAC is the address of the container's eth0, HostMAC the one of the host's
@@ -67,7 +67,7 @@ func badConfig(format string, args ...any) error {
 }
 
 // check refuses what Attach and Join could not set up.
-func (c Config) check() error {
+func (c pair) check() error {
 	if err := c.checkNames(); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (c Config) check() error {
 }
 
 // checkNames checks only what taking a connection down needs.
-func (c Config) checkNames() error {
+func (c pair) checkNames() error {
 	if !linkName.MatchString(c.Name) {
 		return badConfig("link name %q is not \"ct\" and twelve hexadecimal digits", c.Name)
 	}
@@ -144,7 +144,7 @@ func checkMAC(what string, mac net.HardwareAddr) error {
 	return nil
 }
 
-func (c Config) checkMTU() error {
+func (c pair) checkMTU() error {
 	least := minIPv4MTU
 	if c.hasIPv6() {
 		least = minIPv6MTU
@@ -155,7 +155,7 @@ func (c Config) checkMTU() error {
 	return nil
 }
 
-func (c Config) addrs() []netip.Addr {
+func (c pair) addrs() []netip.Addr {
 	out := make([]netip.Addr, 0, len(c.Addresses))
 	for _, p := range c.Addresses {
 		out = append(out, p.Addr())
@@ -163,8 +163,8 @@ func (c Config) addrs() []netip.Addr {
 	return out
 }
 
-func (c Config) hasIPv4() bool { return hasFamily(c.Addresses, netip.Addr.Is4) }
-func (c Config) hasIPv6() bool { return hasFamily(c.Addresses, netip.Addr.Is6) }
+func (c pair) hasIPv4() bool { return hasFamily(c.Addresses, netip.Addr.Is4) }
+func (c pair) hasIPv6() bool { return hasFamily(c.Addresses, netip.Addr.Is6) }
 
 func hasFamily(prefixes []netip.Prefix, is func(netip.Addr) bool) bool {
 	for _, p := range prefixes {
@@ -184,7 +184,7 @@ func requireIPv6() error {
 	return nil
 }
 
-func (c Config) log() *slog.Logger {
+func (c pair) log() *slog.Logger {
 	if c.Log == nil {
 		return slog.New(slog.DiscardHandler)
 	}

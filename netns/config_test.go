@@ -14,40 +14,40 @@ import (
 func TestBadConfigIsRefusedWithItsReason(t *testing.T) {
 	good := config(1, "10.9.0.5/24")
 	for name, test := range map[string]struct {
-		change func(*Config)
+		change func(*pair)
 		reason string
 	}{
-		"long name":         {func(c *Config) { c.Name = "ct0123456789abcd" }, "link name"},
-		"foreign name":      {func(c *Config) { c.Name = "eth0" }, "link name"},
-		"upper case":        {func(c *Config) { c.Name = "ct0123456789AB" }, "link name"},
-		"no address of ct":  {func(c *Config) { c.MAC = nil }, "container's hardware address is missing"},
-		"no host address":   {func(c *Config) { c.HostMAC = nil }, "host's hardware address is missing"},
-		"long address":      {func(c *Config) { c.MAC = make(net.HardwareAddr, 8) }, "not 6 bytes"},
-		"group address":     {func(c *Config) { c.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 1} }, "group"},
-		"zero address":      {func(c *Config) { c.HostMAC = make(net.HardwareAddr, 6) }, "zero"},
-		"same addresses":    {func(c *Config) { c.HostMAC = c.MAC }, "both ends"},
-		"small MTU":         {func(c *Config) { c.MTU = 67 }, "MTU 67"},
-		"small MTU of IPv6": {func(c *Config) { *c = config(1, "fd09::5/64"); c.MTU = 1279 }, "between 1280 and"},
-		"big MTU":           {func(c *Config) { c.MTU = 65536 }, "MTU 65536"},
-		"negative MTU":      {func(c *Config) { c.MTU = -1 }, "MTU -1"},
-		"empty address":     {func(c *Config) { c.Addresses = []netip.Prefix{{}} }, "is empty"},
-		"twice":             {func(c *Config) { *c = config(1, "10.9.0.5/24", "10.9.0.5/32") }, "given twice"},
-		"multicast":         {func(c *Config) { *c = config(1, "224.0.0.1/32") }, "multicast"},
-		"multicast of IPv6": {func(c *Config) { *c = config(1, "ff02::1/128") }, "multicast"},
-		"loopback":          {func(c *Config) { *c = config(1, "127.0.0.2/8") }, "loopback"},
-		"loopback of IPv6":  {func(c *Config) { *c = config(1, "::1/128") }, "loopback"},
-		"unspecified":       {func(c *Config) { *c = config(1, "0.0.0.0/0") }, "unspecified"},
-		"link-local":        {func(c *Config) { *c = config(1, "169.254.7.7/16") }, "link-local"},
-		"broadcast":         {func(c *Config) { *c = config(1, "255.255.255.255/32") }, "broadcast"},
-		"IPv4 in IPv6":      {func(c *Config) { *c = config(1, "::ffff:10.0.0.1/128") }, "IPv6 notation"},
+		"long name":         {func(c *pair) { c.Name = "ct0123456789abcd" }, "link name"},
+		"foreign name":      {func(c *pair) { c.Name = "eth0" }, "link name"},
+		"upper case":        {func(c *pair) { c.Name = "ct0123456789AB" }, "link name"},
+		"no address of ct":  {func(c *pair) { c.MAC = nil }, "container's hardware address is missing"},
+		"no host address":   {func(c *pair) { c.HostMAC = nil }, "host's hardware address is missing"},
+		"long address":      {func(c *pair) { c.MAC = make(net.HardwareAddr, 8) }, "not 6 bytes"},
+		"group address":     {func(c *pair) { c.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 1} }, "group"},
+		"zero address":      {func(c *pair) { c.HostMAC = make(net.HardwareAddr, 6) }, "zero"},
+		"same addresses":    {func(c *pair) { c.HostMAC = c.MAC }, "both ends"},
+		"small MTU":         {func(c *pair) { c.MTU = 67 }, "MTU 67"},
+		"small MTU of IPv6": {func(c *pair) { *c = config(1, "fd09::5/64"); c.MTU = 1279 }, "between 1280 and"},
+		"big MTU":           {func(c *pair) { c.MTU = 65536 }, "MTU 65536"},
+		"negative MTU":      {func(c *pair) { c.MTU = -1 }, "MTU -1"},
+		"empty address":     {func(c *pair) { c.Addresses = []netip.Prefix{{}} }, "is empty"},
+		"twice":             {func(c *pair) { *c = config(1, "10.9.0.5/24", "10.9.0.5/32") }, "given twice"},
+		"multicast":         {func(c *pair) { *c = config(1, "224.0.0.1/32") }, "multicast"},
+		"multicast of IPv6": {func(c *pair) { *c = config(1, "ff02::1/128") }, "multicast"},
+		"loopback":          {func(c *pair) { *c = config(1, "127.0.0.2/8") }, "loopback"},
+		"loopback of IPv6":  {func(c *pair) { *c = config(1, "::1/128") }, "loopback"},
+		"unspecified":       {func(c *pair) { *c = config(1, "0.0.0.0/0") }, "unspecified"},
+		"link-local":        {func(c *pair) { *c = config(1, "169.254.7.7/16") }, "link-local"},
+		"broadcast":         {func(c *pair) { *c = config(1, "255.255.255.255/32") }, "broadcast"},
+		"IPv4 in IPv6":      {func(c *pair) { *c = config(1, "::ffff:10.0.0.1/128") }, "IPv6 notation"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good
 			c.Addresses = append(c.Addresses[:0:0], c.Addresses...)
 			test.change(&c)
 			for op, err := range map[string]error{
-				"attach": Attach(context.Background(), os.Getpid(), c),
-				"join":   Join(context.Background(), c),
+				"attach": attach(context.Background(), os.Getpid(), c),
+				"join":   join(context.Background(), c),
 			} {
 				if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), test.reason) {
 					t.Errorf("%s: want %q, got %v", op, test.reason, err)
@@ -91,7 +91,7 @@ func TestIPv6AddressIsRefusedWhenTheHostHasNoIPv6(t *testing.T) {
 	was := procSysNet
 	procSysNet = dir
 	defer func() { procSysNet = was }()
-	err := Attach(context.Background(), os.Getpid(), config(1, "10.9.0.5/24", "fd09::5/64"))
+	err := attach(context.Background(), os.Getpid(), config(1, "10.9.0.5/24", "fd09::5/64"))
 	if !errors.Is(err, ErrNoIPv6) || !errors.Is(err, ErrConfig) {
 		t.Errorf("got %v", err)
 	}

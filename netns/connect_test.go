@@ -211,8 +211,8 @@ func TestOutsideSeesTheHostsAddressWithNAT(t *testing.T) {
 	h := requireHost(t)
 	out, ct, other := outside(t, h), newSpace(t, true), newSpace(t, true)
 	attached := config(2, "fd09::6/128")
-	must(t, Attach(ctx, other.pid, attached))
-	defer func() { must(t, Leave(ctx, attached, false)) }()
+	must(t, attach(ctx, other.pid, attached))
+	defer func() { must(t, leave(ctx, attached, false)) }()
 	for _, s := range [][]string{{"ipv4", "ip_forward"}, {"ipv6", "conf", "all", "forwarding"}} {
 		_, err := setSysctl(sysctlPath(s...), "0")
 		must(t, err)
@@ -278,7 +278,7 @@ func TestConnectionSurvivesLeaveAndAttach(t *testing.T) {
 			defer server.Close()
 			echo(t, client, server)
 
-			must(t, Leave(ctx, c, true))
+			must(t, leave(ctx, c, true))
 			_, err := client.Write([]byte("early"))
 			must(t, err)
 			if _, err := out.dial(l.Addr().String(), 300*time.Millisecond); !os.IsTimeout(err) {
@@ -289,8 +289,8 @@ func TestConnectionSurvivesLeaveAndAttach(t *testing.T) {
 				t.Errorf("established connection: want silence, got %v", err)
 			}
 
-			must(t, Attach(ctx, ct.pid, c))
-			must(t, Join(ctx, c))
+			must(t, attach(ctx, ct.pid, c))
+			must(t, join(ctx, c))
 			got := make([]byte, 5)
 			must(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
 			if _, err := server.Read(got); err != nil || string(got) != "early" {
@@ -307,13 +307,13 @@ func TestNothingPassesBetweenAttachAndJoin(t *testing.T) {
 	routeBack(t, out)
 	must(t, forwardIPv4(slog.New(slog.DiscardHandler)))
 	c := config(1, "10.9.0.5/32")
-	must(t, Leave(ctx, c, true)) // as a suspended container leaves it
-	defer func() { must(t, Leave(ctx, c, false)) }()
-	must(t, Attach(ctx, ct.pid, c))
+	must(t, leave(ctx, c, true)) // as a suspended container leaves it
+	defer func() { must(t, leave(ctx, c, false)) }()
+	must(t, attach(ctx, ct.pid, c))
 	if _, err := out.dial("10.9.0.5:9", 300*time.Millisecond); !os.IsTimeout(err) {
 		t.Errorf("want silence, got %v", err)
 	}
-	must(t, Join(ctx, c))
+	must(t, join(ctx, c))
 	if _, err := out.dial("10.9.0.5:9", 5*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("want the container's own refusal, got %v", err)
 	}
@@ -333,13 +333,13 @@ func TestFirstPacketAfterJoinNeedsNoResolution(t *testing.T) {
 			}
 			plug(t, ct, c)
 			for range 8 {
-				must(t, Leave(ctx, c, true))
-				must(t, Attach(ctx, ct.pid, c))
+				must(t, leave(ctx, c, true))
+				must(t, attach(ctx, ct.pid, c))
 				var listeners []*net.TCPListener
 				for _, a := range addresses {
 					listeners = append(listeners, ct.listen(t, net.JoinHostPort(a, "0")))
 				}
-				must(t, Join(ctx, c))
+				must(t, join(ctx, c))
 				requireReady(t, h, c)
 				for _, l := range listeners {
 					start := time.Now()
@@ -356,7 +356,7 @@ func TestFirstPacketAfterJoinNeedsNoResolution(t *testing.T) {
 }
 
 // requireReady looks at once whether both ends pass packets.
-func requireReady(t *testing.T, h *netlink.Handle, c Config) {
+func requireReady(t *testing.T, h *netlink.Handle, c pair) {
 	t.Helper()
 	link, err := h.LinkByName(c.Name)
 	must(t, err)
@@ -379,7 +379,7 @@ func TestRejoiningAddsNothing(t *testing.T) {
 	c.NAT = true
 	plug(t, ct, c)
 	once := inventory(t, h) + ruleCount(t)
-	must(t, Join(ctx, c))
+	must(t, join(ctx, c))
 	if twice := inventory(t, h) + ruleCount(t); twice != once {
 		t.Errorf("after one Join:\n%s\nafter two:\n%s", once, twice)
 	}

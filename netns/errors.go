@@ -6,7 +6,7 @@ import (
 )
 
 var (
-	// ErrConfig is wrapped by every refusal of a Config; nothing was changed.
+	// ErrConfig is wrapped by every refusal of a pair; nothing was changed.
 	ErrConfig = errors.New("invalid network configuration")
 	// ErrNoIPv6 refuses an IPv6 address on a host whose kernel runs without IPv6.
 	ErrNoIPv6 = errors.New("IPv6 is disabled on this host")

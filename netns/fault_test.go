@@ -33,9 +33,9 @@ func TestFaultAtAnyStepLeavesNothingHalfDone(t *testing.T) {
 		prepare func()
 		do      func(context.Context) error
 	}{
-		"attach":               {func() { must(t, Leave(ctx, c, false)) }, func(ctx context.Context) error { return Attach(ctx, ct.pid, c) }},
-		"join":                 {func() { must(t, Leave(ctx, c, false)); must(t, Attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return Join(ctx, c) }},
-		"join over blackholes": {func() { must(t, Leave(ctx, c, true)); must(t, Attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return Join(ctx, c) }},
+		"attach":               {func() { must(t, leave(ctx, c, false)) }, func(ctx context.Context) error { return attach(ctx, ct.pid, c) }},
+		"join":                 {func() { must(t, leave(ctx, c, false)); must(t, attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return join(ctx, c) }},
+		"join over blackholes": {func() { must(t, leave(ctx, c, true)); must(t, attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return join(ctx, c) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for n := 0; ; n++ {
@@ -58,7 +58,7 @@ func TestFaultAtAnyStepLeavesNothingHalfDone(t *testing.T) {
 				}
 				must(t, op.do(ctx))
 			}
-			must(t, Leave(ctx, c, false))
+			must(t, leave(ctx, c, false))
 		})
 	}
 }
@@ -86,7 +86,7 @@ func TestBothEndsAreWaitedForLast(t *testing.T) {
 	h := requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	t.Cleanup(func() { must(t, Leave(ctx, c, false)) })
+	t.Cleanup(func() { must(t, leave(ctx, c, false)) })
 	last := func(op func(context.Context) error, n int) []string {
 		var steps []string
 		must(t, op(context.WithValue(ctx, faultKey{}, func(what string) error {
@@ -95,7 +95,7 @@ func TestBothEndsAreWaitedForLast(t *testing.T) {
 		})))
 		return steps[len(steps)-n:]
 	}
-	attach := last(func(ctx context.Context) error { return Attach(ctx, ct.pid, c) }, 2)
+	attach := last(func(ctx context.Context) error { return attach(ctx, ct.pid, c) }, 2)
 	link, err := h.LinkByName(c.Name)
 	must(t, err)
 	if ready, err := peerReady(link); ready || err != nil {
@@ -106,7 +106,7 @@ func TestBothEndsAreWaitedForLast(t *testing.T) {
 	if took := time.Since(start); took < patience || took > 10*patience {
 		t.Errorf("waited %v", took)
 	}
-	join := last(func(ctx context.Context) error { return Join(ctx, c) }, 2)
+	join := last(func(ctx context.Context) error { return join(ctx, c) }, 2)
 	want := [][]string{{"wait for 10.9.0.5", "wait for fd09::5"}, {"wait for fe80::1", "wait for the container's end"}}
 	if diff := cmp.Diff(want, [][]string{attach, join}); diff != "" {
 		t.Error(diff)
@@ -121,14 +121,14 @@ func TestLeaveGoesOnAfterAFault(t *testing.T) {
 	clean := inventory(t, h)
 	for _, blackhole := range []bool{false, true} {
 		for n := 0; ; n++ {
-			must(t, Attach(ctx, ct.pid, c))
-			must(t, Join(ctx, c))
+			must(t, attach(ctx, ct.pid, c))
+			must(t, join(ctx, c))
 			faulty, met := faultAt(n)
-			err := Leave(faulty, c, blackhole)
+			err := leave(faulty, c, blackhole)
 			if *met == (err == nil) {
 				t.Fatalf("step %d: got %v", n, err)
 			}
-			must(t, Leave(ctx, c, false))
+			must(t, leave(ctx, c, false))
 			must(t, Forget(ctx))
 			if after := inventory(t, h); after != clean {
 				t.Fatalf("step %d: before:\n%s\nafter:\n%s", n, clean, after)

@@ -11,16 +11,16 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Join opens the host's end of a connection made by [Attach]: gateway
-// addresses, host routes (also over the blackholes of [Leave]), forwarding, and
-// with Config.NAT the masquerading and host-wide forwarding that it needs. It
+// join opens the host's end of a connection made by Attach: gateway
+// addresses, host routes (also over the blackholes of Leave), forwarding, and
+// with pair.NAT the masquerading and host-wide forwarding that it needs. It
 // may be repeated.
 //
 // After an error the host's end is down again, and addresses that were
 // blackholed before are again. Host-wide settings stay.
 //
 // Errors: ErrConfig, ErrNoIPv6, ErrNoLink, ErrLinkName, ErrAddressInUse.
-func Join(ctx context.Context, c Config) (err error) {
+func join(ctx context.Context, c pair) (err error) {
 	defer wrapOp("join", c.Name, &err)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -53,7 +53,7 @@ func Join(ctx context.Context, c Config) (err error) {
 // joinSteps are ordered so that the first packet that passes finds everything
 // in place: a connection that passed once without NAT would stay without it, as
 // connection tracking decides at a connection's first packet.
-func joinSteps(h *netlink.Handle, link netlink.Link, c Config) []step {
+func joinSteps(h *netlink.Handle, link netlink.Link, c pair) []step {
 	steps := append(linkSettings(c), natSteps(h, c)...)
 	if c.hasIPv4() {
 		steps = append(steps, addressStep(h, link, netip.PrefixFrom(gateway4, 32), netlink.SCOPE_LINK))
@@ -75,14 +75,14 @@ func joinSteps(h *netlink.Handle, link netlink.Link, c Config) []step {
 	return append(steps, step{"wait for the container's end", func() error { return awaitPeer(link) }})
 }
 
-// Prepare does ahead of time what Join does for Config.NAT: host-wide
+// prepare does ahead of time what Join does for pair.NAT: host-wide
 // forwarding and the NAT entries, the only slow part of a Join. It is for
 // callers that count the time until Join returns, as a container's clients wait
 // meanwhile; calling it is optional, and it may be repeated. Leave without
 // blackhole removes the entries, whether a link was made or not.
 //
 // Errors: ErrConfig, ErrNoIPv6.
-func Prepare(ctx context.Context, c Config) (err error) {
+func prepare(ctx context.Context, c pair) (err error) {
 	defer wrapOp("prepare", c.Name, &err)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -98,7 +98,7 @@ func Prepare(ctx context.Context, c Config) (err error) {
 	return run(ctx, natSteps(h, c))
 }
 
-func natSteps(h *netlink.Handle, c Config) []step {
+func natSteps(h *netlink.Handle, c pair) []step {
 	if !c.NAT {
 		return []step{{"remove NAT", func() error { return removeNAT(c.addrs()) }}}
 	}
@@ -115,7 +115,7 @@ func natSteps(h *netlink.Handle, c Config) []step {
 // linkSettings are the kernel's settings for the host's end. The container is
 // not trusted: it may not advertise routers, redirect the host's packets, or
 // send from addresses that are not routed to it (rp_filter, IPv4 only).
-func linkSettings(c Config) []step {
+func linkSettings(c pair) []step {
 	v4 := func(value, name string) step { return sysctlStep(value, "ipv4", "conf", c.Name, name) }
 	v6 := func(value, name string) step { return optionalSysctlStep(value, "ipv6", "conf", c.Name, name) }
 	steps := []step{v4("1", "forwarding"), v4("1", "rp_filter"), v4("0", "accept_redirects")}
@@ -192,7 +192,7 @@ func setHostWide(log *slog.Logger, value string, elem ...string) error {
 
 // unjoin brings the host back to what claim found, after Join failed midway.
 // Setting the link down removes its routes and neighbours.
-func unjoin(h *netlink.Handle, link netlink.Link, c Config, before map[netip.Addr]holder) error {
+func unjoin(h *netlink.Handle, link netlink.Link, c pair, before map[netip.Addr]holder) error {
 	var errs []error
 	var free []netip.Addr
 	for _, a := range c.addrs() {

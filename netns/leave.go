@@ -10,16 +10,16 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Leave deletes the pair, which takes eth0 from the container too, and the
+// leave deletes the pair, which takes eth0 from the container too, and the
 // host's routes. With blackhole the routes are replaced before the link goes,
 // without a gap, by ones that throw packets away silently, and the NAT entries
 // stay; a later Attach and Join, or Leave without blackhole, removes them.
 // Addresses that meanwhile are routed through another link, or are the host's
-// own, are left alone. Only Config.Name and Config.Addresses are looked at.
+// own, are left alone. Only pair.Name and pair.Addresses are looked at.
 // It goes on after an error, and returns all of them; what is absent is none.
 //
 // Errors: ErrConfig, ErrLinkName.
-func Leave(ctx context.Context, c Config, blackhole bool) (err error) {
+func leave(ctx context.Context, c pair, blackhole bool) (err error) {
 	defer wrapOp("leave", c.Name, &err)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -61,13 +61,13 @@ func Leave(ctx context.Context, c Config, blackhole bool) (err error) {
 	return errors.Join(errs...)
 }
 
-// Silence is the quick part of Leave with blackhole: it replaces the host's
+// silence is the quick part of Leave with blackhole: it replaces the host's
 // routes by ones that throw packets away, in well under a millisecond, and
 // keeps the pair. Deleting a pair takes the kernel 10 to 40 ms; whoever has to
 // stop the traffic at a certain moment does this first. Join undoes it.
 //
 // Errors: ErrConfig, ErrNoLink, ErrLinkName, ErrAddressInUse.
-func Silence(ctx context.Context, c Config) (err error) {
+func silence(ctx context.Context, c pair) (err error) {
 	defer wrapOp("silence", c.Name, &err)
 	if err := ctx.Err(); err != nil {
 		return err

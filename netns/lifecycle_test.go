@@ -23,9 +23,9 @@ func TestAttachReplacesAStaleLink(t *testing.T) {
 	host, ct := hostSpace(t), newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
 	plug(t, ct, c)
-	must(t, Attach(ctx, ct.pid, c))
-	must(t, Attach(ctx, ct.pid, c))
-	must(t, Join(ctx, c))
+	must(t, attach(ctx, ct.pid, c))
+	must(t, attach(ctx, ct.pid, c))
+	must(t, join(ctx, c))
 	exchange(t, host, ct, "10.9.0.5")
 	exchange(t, host, ct, "fd09::5")
 }
@@ -35,41 +35,41 @@ func TestAttachMovesToAnotherProcess(t *testing.T) {
 	host, before, after := hostSpace(t), newSpace(t, true), newSpace(t, true)
 	c := config(1, "10.9.0.5/32")
 	plug(t, before, c)
-	must(t, Attach(ctx, after.pid, c))
-	must(t, Join(ctx, c))
+	must(t, attach(ctx, after.pid, c))
+	must(t, join(ctx, c))
 	exchange(t, host, after, "10.9.0.5")
 }
 
 func TestLeaveIsCompleteFromEveryState(t *testing.T) {
 	h := requireHost(t)
 	clean := inventory(t, h)
-	for name, prepare := range map[string]func(t *testing.T, c Config, pid int){
-		"absent":   func(*testing.T, Config, int) {},
-		"attached": func(t *testing.T, c Config, pid int) { must(t, Attach(ctx, pid, c)) },
-		"joined":   func(t *testing.T, c Config, pid int) { must(t, Attach(ctx, pid, c)); must(t, Join(ctx, c)) },
-		"silenced": func(t *testing.T, c Config, pid int) {
-			must(t, Attach(ctx, pid, c))
-			must(t, Join(ctx, c))
-			must(t, Silence(ctx, c))
+	for name, prepare := range map[string]func(t *testing.T, c pair, pid int){
+		"absent":   func(*testing.T, pair, int) {},
+		"attached": func(t *testing.T, c pair, pid int) { must(t, attach(ctx, pid, c)) },
+		"joined":   func(t *testing.T, c pair, pid int) { must(t, attach(ctx, pid, c)); must(t, join(ctx, c)) },
+		"silenced": func(t *testing.T, c pair, pid int) {
+			must(t, attach(ctx, pid, c))
+			must(t, join(ctx, c))
+			must(t, silence(ctx, c))
 		},
-		"blackholed": func(t *testing.T, c Config, pid int) {
-			must(t, Attach(ctx, pid, c))
-			must(t, Join(ctx, c))
-			must(t, Leave(ctx, c, true))
+		"blackholed": func(t *testing.T, c pair, pid int) {
+			must(t, attach(ctx, pid, c))
+			must(t, join(ctx, c))
+			must(t, leave(ctx, c, true))
 		},
-		"left": func(t *testing.T, c Config, pid int) {
-			must(t, Attach(ctx, pid, c))
-			must(t, Join(ctx, c))
-			must(t, Leave(ctx, c, false))
+		"left": func(t *testing.T, c pair, pid int) {
+			must(t, attach(ctx, pid, c))
+			must(t, join(ctx, c))
+			must(t, leave(ctx, c, false))
 		},
-		"blackholed, never joined": func(t *testing.T, c Config, _ int) { must(t, Leave(ctx, c, true)) },
+		"blackholed, never joined": func(t *testing.T, c pair, _ int) { must(t, leave(ctx, c, true)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ct := newSpace(t, true)
 			c := config(1, "10.9.0.5/32", "fd09::5/128")
 			c.NAT = true
 			prepare(t, c, ct.pid)
-			must(t, Leave(ctx, c, false))
+			must(t, leave(ctx, c, false))
 			must(t, Forget(ctx))
 		})
 	}
@@ -85,11 +85,11 @@ func TestSilenceIsUndoneByJoin(t *testing.T) {
 	c := config(1, "10.9.0.5/32")
 	c.NAT = true
 	plug(t, ct, c)
-	must(t, Silence(ctx, c))
+	must(t, silence(ctx, c))
 	if _, err := out.dial("10.9.0.5:9", 300*time.Millisecond); !os.IsTimeout(err) {
 		t.Errorf("want silence, got %v", err)
 	}
-	must(t, Join(ctx, c))
+	must(t, join(ctx, c))
 	if _, err := out.dial("10.9.0.5:9", 5*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("want the container's own refusal, got %v", err)
 	}
@@ -100,8 +100,8 @@ func TestPrepareLeavesNothingForJoinToAdd(t *testing.T) {
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
 	c.NAT = true
-	t.Cleanup(func() { must(t, Leave(ctx, c, false)); must(t, Forget(ctx)) })
-	must(t, Prepare(ctx, c))
+	t.Cleanup(func() { must(t, leave(ctx, c, false)); must(t, Forget(ctx)) })
+	must(t, prepare(ctx, c))
 	prepared := ruleCount(t)
 	if links := inventory(t, h); strings.Contains(links, "route") || !strings.Contains(prepared, "fd09::5:"+c.Name) {
 		t.Errorf("got %s %s", links, prepared)
@@ -119,7 +119,7 @@ func TestJoinWithoutNATRemovesTheEntry(t *testing.T) {
 	c.NAT = true
 	plug(t, ct, c)
 	c.NAT = false
-	must(t, Join(ctx, c))
+	must(t, join(ctx, c))
 	if got := ruleCount(t); strings.Contains(got, c.Name) {
 		t.Errorf("got %s", got)
 	}
@@ -131,7 +131,7 @@ func TestNATEntryPassesToTheNextHolder(t *testing.T) {
 	a, b := config(1, "10.9.0.5/32"), config(2, "10.9.0.5/32")
 	a.NAT, b.NAT = true, true
 	plug(t, one, a)
-	must(t, Leave(ctx, a, true))
+	must(t, leave(ctx, a, true))
 	plug(t, two, b)
 	if got := ruleCount(t); !strings.Contains(got, "10.9.0.5:"+b.Name) {
 		t.Errorf("got %s", got)
@@ -157,19 +157,19 @@ func TestJoinRefusesAnAddressInUse(t *testing.T) {
 		"2001:db8:1::1/64": "the host's own",
 	} {
 		c := config(2, "10.9.0.7/32", address)
-		must(t, Attach(ctx, two.pid, c))
-		err := Join(ctx, c)
+		must(t, attach(ctx, two.pid, c))
+		err := join(ctx, c)
 		if !errors.Is(err, ErrAddressInUse) || !strings.Contains(err.Error(), link) {
 			t.Errorf("%s: want %s named, got %v", address, link, err)
 		}
-		must(t, Leave(ctx, c, false))
+		must(t, leave(ctx, c, false))
 	}
 	if o, err := holderOf(h, netip.MustParseAddr("10.9.0.5")); err != nil || o.index == 0 {
 		t.Errorf("the holder lost its route: %+v, %v", o, err)
 	}
 	// A free address of the network that up0 is on, and one that is suspended.
 	c := config(2, "198.51.100.77/32", "10.9.0.99/32")
-	must(t, Leave(ctx, c, true))
+	must(t, leave(ctx, c, true))
 	plug(t, two, c)
 }
 
@@ -177,11 +177,11 @@ func TestLeaveSparesTheAddressOfAnother(t *testing.T) {
 	requireHost(t)
 	host, ct := hostSpace(t), newSpace(t, true)
 	suspended, running := config(1, "10.9.0.5/32", "fd09::5/128"), config(2, "10.9.0.5/32", "fd09::5/128")
-	must(t, Leave(ctx, suspended, true))
+	must(t, leave(ctx, suspended, true))
 	running.NAT = true
 	plug(t, ct, running)
-	must(t, Leave(ctx, suspended, true))
-	must(t, Leave(ctx, suspended, false))
+	must(t, leave(ctx, suspended, true))
+	must(t, leave(ctx, suspended, false))
 	exchange(t, host, ct, "10.9.0.5")
 	exchange(t, host, ct, "fd09::5")
 	if got := ruleCount(t); !strings.Contains(got, "10.9.0.5:"+running.Name) {
@@ -192,7 +192,7 @@ func TestLeaveSparesTheAddressOfAnother(t *testing.T) {
 func TestProcessOfTheHostIsRefused(t *testing.T) {
 	requireHost(t)
 	c := config(1, "10.9.0.5/32")
-	if err := Attach(ctx, os.Getpid(), c); !errors.Is(err, ErrHostNamespace) {
+	if err := attach(ctx, os.Getpid(), c); !errors.Is(err, ErrHostNamespace) {
 		t.Errorf("attach: got %v", err)
 	}
 	if err := CleanLocks(ctx, os.Getpid()); !errors.Is(err, ErrHostNamespace) {
@@ -204,7 +204,7 @@ func TestEndedProcessIsRefused(t *testing.T) {
 	requireHost(t)
 	cmd := exec.Command("true")
 	must(t, cmd.Run())
-	if err := Attach(ctx, cmd.Process.Pid, config(1)); !errors.Is(err, ErrNoProcess) {
+	if err := attach(ctx, cmd.Process.Pid, config(1)); !errors.Is(err, ErrNoProcess) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -218,7 +218,7 @@ func TestLinkThatIsNoVethIsLeftAlone(t *testing.T) {
 	bridge := &netlink.Bridge{LinkAttrs: attrs}
 	must(t, h.LinkAdd(bridge))
 	defer func() { must(t, h.LinkDel(bridge)) }()
-	for op, err := range map[string]error{"attach": Attach(ctx, ct.pid, c), "join": Join(ctx, c), "leave": Leave(ctx, c, false)} {
+	for op, err := range map[string]error{"attach": attach(ctx, ct.pid, c), "join": join(ctx, c), "leave": leave(ctx, c, false)} {
 		if !errors.Is(err, ErrLinkName) {
 			t.Errorf("%s: got %v", op, err)
 		}
@@ -227,7 +227,7 @@ func TestLinkThatIsNoVethIsLeftAlone(t *testing.T) {
 
 func TestJoinWithoutAttachNamesTheMissingLink(t *testing.T) {
 	requireHost(t)
-	if err := Join(ctx, config(1)); !errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "ct000000000001") {
+	if err := join(ctx, config(1)); !errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "ct000000000001") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -261,12 +261,12 @@ func TestForgetKeepsTheTableThatIsInUse(t *testing.T) {
 	c.NAT = true
 	plug(t, ct, c)
 	must(t, Forget(ctx))
-	must(t, Leave(ctx, c, true))
+	must(t, leave(ctx, c, true))
 	must(t, Forget(ctx))
 	if !strings.Contains(inventory(t, h), "table ctctl") {
 		t.Error("the table of a suspended container is gone")
 	}
-	must(t, Leave(ctx, c, false))
+	must(t, leave(ctx, c, false))
 	must(t, Forget(ctx))
 	if strings.Contains(inventory(t, h), "table ctctl") {
 		t.Error("the table is still there")
@@ -332,10 +332,10 @@ func BenchmarkAttachAndJoin(b *testing.B) {
 	for b.Loop() {
 		start := time.Now()
 		for i, do := range []func() error{
-			func() error { return Silence(ctx, c) },
-			func() error { return Leave(ctx, c, true) },
-			func() error { return Attach(ctx, ct.pid, c) },
-			func() error { return Join(ctx, c) },
+			func() error { return silence(ctx, c) },
+			func() error { return leave(ctx, c, true) },
+			func() error { return attach(ctx, ct.pid, c) },
+			func() error { return join(ctx, c) },
 		} {
 			must(b, do())
 			took[i] += time.Since(start)

@@ -85,7 +85,7 @@ func listLinks(h *netlink.Handle) ([]netlink.Link, error) {
 
 // Reap deletes the links for which keep says no, and the NAT entries made for
 // such links, and returns the names of the links it deleted. Blackhole routes
-// name no owner: [Leave] removes them.
+// name no owner: Leave removes them.
 func Reap(ctx context.Context, keep func(name string) bool) (deleted []string, err error) {
 	defer wrapOp("reap links", "", &err)
 	if err := ctx.Err(); err != nil {

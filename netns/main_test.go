@@ -196,8 +196,8 @@ func (s space) sysctl(t testing.TB, elem ...string) string {
 }
 
 // config makes a configuration for container number n.
-func config(n int, addresses ...string) Config {
-	c := Config{Name: fmt.Sprintf("ct%012x", n)}
+func config(n int, addresses ...string) pair {
+	c := pair{Name: fmt.Sprintf("ct%012x", n)}
 	c.MAC, c.HostMAC = MACFor(c.Name, 0)
 	for _, a := range addresses {
 		c.Addresses = append(c.Addresses, netip.MustParsePrefix(a))
@@ -206,14 +206,14 @@ func config(n int, addresses ...string) Config {
 }
 
 // plug attaches and joins, and takes everything down at the test's end.
-func plug(t testing.TB, s space, c Config) {
+func plug(t testing.TB, s space, c pair) {
 	t.Helper()
 	t.Cleanup(func() {
-		must(t, Leave(context.Background(), c, false))
+		must(t, leave(context.Background(), c, false))
 		must(t, Forget(context.Background()))
 	})
-	must(t, Attach(context.Background(), s.pid, c))
-	must(t, Join(context.Background(), c))
+	must(t, attach(context.Background(), s.pid, c))
+	must(t, join(context.Background(), c))
 }
 
 // outside makes a second host, linked by up0 to the host under test.

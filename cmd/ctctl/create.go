@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/ctctl/ctctl/container"
+	"github.com/ctctl/ctctl/netns"
 	"github.com/ctctl/ctctl/quota"
 	"github.com/ctctl/ctctl/template"
 	"github.com/urfave/cli/v2"
@@ -61,7 +62,7 @@ func runCreate(c *cli.Context) error {
 			return emit(c, l)
 		}
 		with := ""
-		for i, p := range cfg.Network.Addresses {
+		for i, p := range cfg.Network.Addresses() {
 			with += []string{" with ", ", "}[min(i, 1)] + p.Addr().String()
 		}
 		s.confirm("created %s%s; ctctl start %s starts it", cfg.Name, with, cfg.Name)
@@ -103,7 +104,7 @@ func checkConfig(c *cli.Context, name string, o container.CreateOptions) error {
 	cfg := container.Config{
 		Name: name, UID: strings.Repeat("0", 16), CTID: 1, Template: o.Template, Hostname: name, Command: o.Command, Init: "/sbin/init",
 		Env: o.Env, Workdir: o.Workdir, UserNS: o.UserNS, Limits: o.Limits, Restart: o.Restart,
-		Network: container.Network{Addresses: o.Addresses},
+		Network: container.Network{Interfaces: []netns.Interface{{Name: "eth0", Addresses: o.Addresses}}},
 	}
 	if c.IsSet("hostname") {
 		cfg.Hostname = o.Hostname

@@ -78,7 +78,7 @@ func (s *session) view(ctx context.Context, i container.Info) containerView {
 	v := containerView{
 		Name: c.Name, Status: string(i.Status), Interrupted: i.Broken, UID: c.UID, CTID: c.CTID, Template: c.Template, Created: c.Created.UTC(),
 		Hostname: c.Hostname, Command: c.Command, Init: c.Init, Env: c.Env, Workdir: c.Workdir, UserNS: c.UserNS,
-		Onboot: c.Onboot, Restart: c.Restart, Addresses: c.Network.Addresses, NAT: c.Network.NAT,
+		Onboot: c.Onboot, Restart: c.Restart, Addresses: c.Network.Addresses(), NAT: c.Network.NAT(),
 		Limits:   limitsView{c.Limits.CPUs, c.Limits.MemoryBytes, c.Limits.PIDs, c.Limits.DiskBytes},
 		Snapshot: i.State.Current, Volume: i.State.Volume,
 	}
