@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/netns"
 	"github.com/ctctl/ctctl/quota"
 	"github.com/ctctl/ctctl/storage"
 	"golang.org/x/sys/unix"
@@ -37,6 +39,10 @@ type cut struct {
 	// skipInFlight gives connections up that nobody has accepted yet: under a
 	// stream of new ones there is always one, and its client tries again.
 	skipInFlight bool
+	// network records what was configured inside the network namespace, which is in
+	// no image.
+	network *netns.Recorder
+	inner   netns.Inner
 }
 
 // take dumps the container's processes into c.dir and fills in the manifest. On
@@ -48,7 +54,7 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 	if err := c.checkRoom(); err != nil {
 		return err
 	}
-	if err := c.checkTasks(); err != nil {
+	if err := c.preflight(ctx); err != nil {
 		return err
 	}
 	if err := c.describe(ctx, mf); err != nil {
@@ -151,6 +157,10 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.network, err = c.l.RecordNetwork(ctx, pid); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.network.Close()) }()
 	if err := c.flush(ctx); err != nil {
 		return err
 	}
@@ -240,6 +250,10 @@ func (c *cut) notify(mf *Manifest) criu.Notify {
 			if mf.Cgroups, err = c.group.Tree(); err != nil {
 				return fmt.Errorf("record the cgroups: %w", err)
 			}
+			if c.inner, err = c.network.Capture(ctx); err != nil {
+				return fmt.Errorf("record what was configured inside: %w", err)
+			}
+			c.m.trace("record", start)
 			if err := c.wantLinks(); err != nil {
 				return err
 			}
@@ -288,11 +302,29 @@ func (c *cut) discard(ctx context.Context) error {
 	return c.l.Volumes().Delete(context.WithoutCancel(ctx), c.volume)
 }
 
+// writeNetwork puts what was configured inside beside the images.
+func (c *cut) writeNetwork(images string) error {
+	if missing := c.inner.Missing; len(missing) > 0 {
+		c.m.log().Warn("of the network configured inside these do not come back", "container", c.l.Config.Name, "missing", missing)
+	}
+	if c.inner.Empty() {
+		return nil
+	}
+	b, err := json.Marshal(c.inner)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(images, container.NetworkFile), b, 0o600)
+}
+
 func (c *cut) seal(ctx context.Context, mf *Manifest) error {
 	start := time.Now()
 	defer func() { c.m.trace("digests", start) }()
 	images := filepath.Join(c.dir, imagesDir)
 	if err := criu.RearmTimers(images); err != nil {
+		return err
+	}
+	if err := c.writeNetwork(images); err != nil {
 		return err
 	}
 	if err := criu.MakeReadable(images); err != nil {

@@ -15,8 +15,9 @@ var (
 	ErrForeign  = errors.New("image was made by a newer version or for another machine")
 	// ErrNoRoom: the estimate of the image does not fit on the file system.
 	ErrNoRoom = errors.New("not enough room for the image")
-	// ErrUndumpable: a process is in a state in which CRIU can't take it.
-	ErrUndumpable = errors.New("a process cannot be checkpointed")
+	// ErrUndumpable: a process holds, or is, something that CRIU can't save; a
+	// BlockedError says what.
+	ErrUndumpable = errors.New("the container cannot be checkpointed")
 	// ErrMounted: the directory is in use, or is not a mounted snapshot.
 	ErrMounted = errors.New("bad mount point")
 )

@@ -28,8 +28,10 @@ type Manager struct {
 	CRIU       criu.Engine
 	// Deadline bounds the time a container stands still; 0 is 60 s.
 	Deadline time.Duration
-	Log      *slog.Logger
-	Trace    func(phase string, d time.Duration)
+	// NoPreflight leaves out the look at the processes before a checkpoint.
+	NoPreflight bool
+	Log         *slog.Logger
+	Trace       func(phase string, d time.Duration)
 }
 
 func (m *Manager) log() *slog.Logger {

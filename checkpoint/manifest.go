@@ -32,6 +32,8 @@ type Manifest struct {
 	Memory bool             `json:"memory"`           // has processes
 	Volume string           `json:"volume,omitempty"` // the storage snapshot; a suspended container's image has one only where it needs it
 	Config container.Config `json:"config"`           // as it was
+	// Overlay is what was changed for that run only.
+	Overlay []container.Layer `json:"overlay,omitempty"`
 
 	Runtime json.RawMessage `json:"runtime,omitempty"` // libcontainer's description, opaque
 	Cgroups []quota.Dir     `json:"cgroups,omitempty"`

@@ -105,16 +105,18 @@ func (m *Manager) goBack(ctx context.Context, l *container.Locked, mf Manifest) 
 		return fmt.Errorf("revert the root volume: %w", err)
 	}
 	m.trace("revert", start)
-	now := l.Config
-	if !slices.Equal(now.Network.Addresses(), mf.Config.Network.Addresses()) {
+	now, overlay, addresses := l.Config, l.State.Overlay, l.Effective().Network.Addresses()
+	become(l, mf)
+	if !slices.Equal(addresses, l.Effective().Network.Addresses()) {
+		l.Config, l.State.Overlay = now, overlay
 		if err := l.Detach(ctx); err != nil { // nobody answers at these any more
 			return err
 		}
+		become(l, mf)
 	}
-	l.Config = asRecorded(mf.Config, now)
 	err = m.launch(ctx, l, mf, in.Volume)
 	if err != nil && !committed(l) {
-		l.Config = now
+		l.Config, l.State.Overlay = now, overlay
 		return err
 	}
 	if err != nil { // it ran, and has ended since
@@ -163,16 +165,22 @@ func giveUp(l *container.Locked, err error) error {
 	return errors.Join(err, l.Finish())
 }
 
-// asRecorded is a snapshot's configuration with what never goes back.
-func asRecorded(old, now container.Config) container.Config {
-	old.Name, old.UID, old.CTID, old.Created = now.Name, now.UID, now.CTID, now.Created
-	return old
+// become gives a container a snapshot's configuration, with what was changed for
+// that run only if its processes come back, but for what never goes back.
+func become(l *container.Locked, mf Manifest) {
+	now := l.Config
+	l.Config = mf.Config
+	l.Config.Name, l.Config.UID, l.Config.CTID, l.Config.Created = now.Name, now.UID, now.CTID, now.Created
+	l.State.Overlay = nil
+	if mf.Memory {
+		l.State.Overlay = mf.Overlay
+	}
 }
 
 // commitRollback makes the snapshot's volume and configuration the container's.
 // It can be done again after it was interrupted.
 func (m *Manager) commitRollback(ctx context.Context, l *container.Locked, mf Manifest) error {
-	l.Config = asRecorded(mf.Config, l.Config)
+	become(l, mf)
 	if err := l.SaveConfig(); err != nil {
 		return err
 	}

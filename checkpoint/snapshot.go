@@ -151,7 +151,7 @@ func (m *Manager) copySuspended(ctx context.Context, c *cut, mf *Manifest) error
 
 func (m *Manager) newManifest(l *container.Locked, name string, s container.Status) Manifest {
 	return Manifest{
-		Name: name, UID: l.Config.UID, Created: time.Now().UTC(), Parent: l.State.Current, Status: s, Config: l.Config,
+		Name: name, UID: l.Config.UID, Created: time.Now().UTC(), Parent: l.State.Current, Status: s, Config: l.Config, Overlay: l.State.Overlay,
 	}
 }
 

@@ -131,7 +131,41 @@ func (c Config) Validate() error {
 	if err := c.Limits.Validate(); err != nil {
 		return bad("limits", "%v", err)
 	}
-	return c.checkAddresses()
+	if err := c.checkNames(); err != nil {
+		return err
+	}
+	if err := c.checkAddresses(); err != nil {
+		return err
+	}
+	if err := c.netConfig().Validate(); err != nil {
+		return fmt.Errorf("%w: network: %w", ErrConfig, err)
+	}
+	return nil
+}
+
+// As many as resolv.conf(5) may have.
+const (
+	maxNameServers   = 3
+	maxSearchDomains = 6
+)
+
+var domainPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
+
+func (c Config) checkNames() error {
+	if len(c.Network.DNS) > maxNameServers || len(c.Network.Search) > maxSearchDomains {
+		return fmt.Errorf("%w: network.dns, network.search: more than %d name servers or %d domains", ErrConfig, maxNameServers, maxSearchDomains)
+	}
+	for i, a := range c.Network.DNS {
+		if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return fmt.Errorf("%w: network.dns[%d]: %q is no address of a name server", ErrConfig, i, a)
+		}
+	}
+	for i, d := range c.Network.Search {
+		if len(d) > 253 || !domainPattern.MatchString(d) {
+			return fmt.Errorf("%w: network.search[%d]: %q is no domain", ErrConfig, i, d)
+		}
+	}
+	return nil
 }
 
 func checkHostname(h string) error {

@@ -31,6 +31,10 @@ type CreateOptions struct {
 	Restart   string
 	Env       []string
 	Workdir   string
+	// NoProbe trusts that nobody else on the network has the addresses.
+	NoProbe bool
+	// Edit is called last, with the configuration that the rest makes.
+	Edit func(*Config) error
 }
 
 // AutoNetwork is where automatic addresses come from: the container with the
@@ -90,7 +94,7 @@ func (m *Manager) Create(ctx context.Context, name string, o CreateOptions) (c C
 	defer func() { err = errors.Join(err, l.Unlock()) }()
 	var undos undo.Stack
 	undos.Push("remove the half-made container", func(ctx context.Context) error { return l.erase(ctx) })
-	if err := l.fill(ctx, src); err != nil {
+	if err := l.fill(ctx, src, o.NoProbe); err != nil {
 		if uerr := undos.Unwind(ctx); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("%w: %w", ErrUndo, uerr))
 		}
@@ -124,13 +128,16 @@ func (m *Manager) reserve(name string, o CreateOptions, src Source) (*Locked, er
 		return nil, err
 	}
 	c := m.newConfig(name, ctid, o, src)
+	if o.Edit != nil {
+		if err := o.Edit(&c); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	for _, p := range c.Network.Addresses() {
-		if other, ok := taken[p.Addr()]; ok {
-			return nil, fmt.Errorf("%w: address %s belongs to container %s", ErrConfig, p.Addr(), other)
-		}
+	if err := taken.refuse(c.Network); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(m.StateRoot, "containers"), 0o700); err != nil {
 		return nil, err
@@ -217,32 +224,20 @@ func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Sourc
 	return c
 }
 
-// nextCTID finds a free number, and whose every address is.
-func (m *Manager) nextCTID() (uint32, map[netip.Addr]string, error) {
-	names, err := m.Names()
+// nextCTID finds a free number, and what others have of the network.
+func (m *Manager) nextCTID() (uint32, takenBy, error) {
+	taken, err := m.taken("")
 	if err != nil {
-		return 0, nil, err
-	}
-	used := map[uint32]bool{}
-	taken := map[netip.Addr]string{}
-	for _, n := range names {
-		var c Config
-		if err := configSchema.Read(m.configFile(n), &c); err != nil {
-			return 0, nil, err
-		}
-		used[c.CTID] = true
-		for _, p := range c.Network.Addresses() {
-			taken[p.Addr()] = n
-		}
+		return 0, taken, err
 	}
 	var last counter
 	path := filepath.Join(m.StateRoot, "ctid.json")
 	if err := counterSchema.Read(path, &last); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, nil, err
+		return 0, taken, err
 	}
-	id, ok := nextFree(last.CTID, used)
+	id, ok := nextFree(last.CTID, taken.ctids)
 	if !ok {
-		return 0, nil, fmt.Errorf("%w: %d containers are the most one host can have", ErrNoSupport, maxCTID)
+		return 0, taken, fmt.Errorf("%w: %d containers are the most one host can have", ErrNoSupport, maxCTID)
 	}
 	return id, taken, counterSchema.Write(path, &counter{CTID: id})
 }
@@ -268,9 +263,12 @@ func nextFree(last uint32, used map[uint32]bool) (uint32, bool) {
 func VolumeName(uid string, generation int) string { return fmt.Sprintf("c-%s-%d", uid, generation) }
 
 // fill makes the root volume and commits.
-func (l *Locked) fill(ctx context.Context, src Source) error {
+func (l *Locked) fill(ctx context.Context, src Source, noProbe bool) error {
 	start := time.Now()
 	c := l.Config
+	if err := l.probe(ctx, change{to: c, noProbe: noProbe}); err != nil {
+		return err
+	}
 	err := l.m.Volumes.Create(ctx, l.State.Volume, storage.CreateOptions{Origin: src.Volume, Group: uint64(c.CTID)})
 	if err != nil {
 		return fmt.Errorf("root volume: %w", err)
@@ -288,15 +286,19 @@ func (l *Locked) fill(ctx context.Context, src Source) error {
 
 // SetDiskLimit makes the storage hold what the configuration says.
 func (l *Locked) SetDiskLimit(ctx context.Context) error {
+	return l.setDiskLimit(ctx, l.Config.Limits.DiskBytes)
+}
+
+func (l *Locked) setDiskLimit(ctx context.Context, bytes int64) error {
 	limiter, ok := l.m.Volumes.(storage.Limiter)
 	if !ok {
-		if l.Config.Limits.DiskBytes > 0 {
+		if bytes > 0 {
 			return fmt.Errorf("%w: disk limits need a btrfs pool", ErrNoSupport)
 		}
 		return nil
 	}
-	err := limiter.SetLimit(ctx, uint64(l.Config.CTID), l.Config.Limits.DiskBytes)
-	if errors.Is(err, storage.ErrUnsupported) && l.Config.Limits.DiskBytes == 0 {
+	err := limiter.SetLimit(ctx, uint64(l.Config.CTID), bytes)
+	if errors.Is(err, storage.ErrUnsupported) && bytes == 0 {
 		return nil
 	}
 	if err != nil {

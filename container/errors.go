@@ -7,11 +7,13 @@ import (
 )
 
 var (
-	ErrNotFound  = errors.New("no such container")
-	ErrExists    = errors.New("container exists already")
-	ErrState     = errors.New("wrong state")
-	ErrName      = errors.New("bad name: use a-z, 0-9 and '-', 1 to 63 characters, not beginning with '-'")
-	ErrConfig    = errors.New("bad configuration")
+	ErrNotFound = errors.New("no such container")
+	ErrExists   = errors.New("container exists already")
+	ErrState    = errors.New("wrong state")
+	ErrName     = errors.New("bad name: use a-z, 0-9 and '-', 1 to 63 characters, not beginning with '-'")
+	ErrConfig   = errors.New("bad configuration")
+	// ErrTaken refuses an address or a port that another container has.
+	ErrTaken     = errors.New("taken")
 	ErrTimeout   = errors.New("timed out")
 	ErrDied      = errors.New("container ended while it was being started")
 	ErrNoSupport = errors.New("not supported here")

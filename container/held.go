@@ -29,7 +29,10 @@ func (l *Locked) Runtime() (*runc.Container, error) {
 func (l *Locked) Rootfs() string { return l.spec().Rootfs }
 
 // Group is the container's cgroup.
-func (l *Locked) Group() (quota.Group, error) { return quota.Open(l.Config.CgroupName()) }
+func (l *Locked) Group() (quota.Group, error) {
+	g, err := quota.Open(l.Config.CgroupName())
+	return g.WithPool(l.m.Volumes.Path(l.State.Volume)), err
+}
 
 // Volumes is the host's storage.
 func (l *Locked) Volumes() storage.Volumes { return l.m.Volumes }
@@ -56,14 +59,16 @@ func (l *Locked) Tidy(ctx context.Context) error { return l.tidy(ctx) }
 // Silence unplugs the container from the outside: what is sent to it from now on
 // is lost on the way, and sent again by its peers, rather than acknowledged by a
 // kernel whose sockets are about to end.
-func (l *Locked) Silence(ctx context.Context) error { return netns.Silence(ctx, l.Config.netConfig()) }
+func (l *Locked) Silence(ctx context.Context) error {
+	return netns.Silence(ctx, l.Effective().netConfig())
+}
 
 // Rejoin undoes Silence.
-func (l *Locked) Rejoin(ctx context.Context) error { return netns.Join(ctx, l.Config.netConfig()) }
+func (l *Locked) Rejoin(ctx context.Context) error { return netns.Join(ctx, l.Effective().netConfig()) }
 
 // Detach removes what the host's network has of a container that is down.
 func (l *Locked) Detach(ctx context.Context) error {
-	return netns.Leave(ctx, l.Config.netConfig(), false)
+	return netns.Leave(ctx, l.Effective().netConfig(), false)
 }
 
 // Release lets a container go on whose dump was interrupted or failed: it waits

@@ -18,11 +18,13 @@ func identify(volume string, c Config) error {
 	}
 	defer unix.Close(root)
 	files := map[string]string{
-		"etc/hostname": c.Hostname + "\n",
-		"etc/hosts":    fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", c.Hostname),
+		hostnameFile: c.Hostname + "\n",
+		hostsFile:    fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", c.Hostname),
 	}
-	if host, err := os.ReadFile("/etc/resolv.conf"); err == nil && c.Network.NAT() {
-		files["etc/resolv.conf"] = string(host)
+	if len(c.Network.DNS)+len(c.Network.Search) > 0 {
+		files[resolvFile] = resolvConf(c)
+	} else if host, err := os.ReadFile("/etc/resolv.conf"); err == nil && c.Network.NAT() {
+		files[resolvFile] = string(host)
 	}
 	for name, text := range files {
 		if err := writeIn(root, name, text); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -17,6 +17,7 @@ import (
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/quota"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,6 +52,7 @@ type launchRequest struct {
 	UID       string       `json:"uid"`
 	Volume    string       `json:"volume"` // directory
 	Spec      runc.Spec    `json:"spec"`
+	Limits    quota.Limits `json:"limits"`
 	Net       netns.Config `json:"net"`
 	CRIU      string       `json:"criu"`
 	Image     *Image       `json:"image,omitempty"`
@@ -79,13 +81,12 @@ type phase struct {
 const supervisorEnv = "CTCTL_SUPERVISE"
 
 func (l *Locked) spec() runc.Spec {
-	c := l.Config
+	c := l.Effective()
 	run := l.m.runDir(c.UID)
 	return runc.Spec{
 		ID: c.UID, StateDir: filepath.Join(run, "runtime"), Rootfs: filepath.Join(run, "root"),
 		Hostname: c.Hostname, Cgroup: c.CgroupName(), IDs: c.IDs(), System: c.System(),
 		Args: c.args(), Env: c.Env, Cwd: c.Workdir,
-		MemoryBytes: c.Limits.MemoryBytes, CPUs: c.Limits.CPUs, PIDs: c.Limits.PIDs,
 	}
 }
 
@@ -175,9 +176,10 @@ func (l *Locked) request(o LaunchOptions) launchRequest {
 	if o.Volume == "" {
 		o.Volume = l.State.Volume
 	}
+	now := l.Effective()
 	return launchRequest{
 		Launch: newUID(), StateRoot: l.m.StateRoot, RunRoot: l.m.RunRoot, Name: l.Config.Name, UID: l.Config.UID,
-		Volume: l.m.Volumes.Path(o.Volume), Spec: l.spec(), Net: l.Config.netConfig(),
+		Volume: l.m.Volumes.Path(o.Volume), Spec: l.spec(), Net: now.netConfig(), Limits: now.Limits,
 		CRIU: l.m.CRIU.Binary, Image: o.Image, CommitStep: o.CommitStep, Timeout: o.Timeout,
 	}
 }
@@ -310,8 +312,6 @@ func (r launchReply) err() error {
 		return &launchError{text: r.Error, err: r.CRIU}
 	case "command":
 		return &launchError{text: r.Error, err: &runc.CommandError{Code: r.Code, Err: text}}
-	case "address":
-		return &launchError{text: r.Error, err: netns.ErrAddressInUse}
 	case "timeout":
 		return &launchError{text: r.Error, err: ErrTimeout}
 	case "excess":
@@ -319,7 +319,25 @@ func (r launchReply) err() error {
 	case "busy":
 		return &launchError{text: r.Error, err: statefile.ErrBusy}
 	}
+	for _, k := range launchKinds {
+		if k.kind == r.Kind {
+			return &launchError{text: r.Error, err: k.err}
+		}
+	}
 	return text
+}
+
+// launchKinds are further errors that a caller can tell apart.
+var launchKinds = []struct {
+	kind string
+	err  error
+}{
+	{"address", netns.ErrAddressInUse},
+	{"port", netns.ErrPortInUse},
+	{"network", netns.ErrConfig},
+	{"usage", quota.ErrBelowUsage},
+	{"unsupported", quota.ErrUnsupported},
+	{"device", quota.ErrNoDevice},
 }
 
 // launchError carries an error's text from the supervisor and its kind.
@@ -347,10 +365,13 @@ func replyFor(err error) launchReply {
 		r.Kind, r.CRIU = "criu", &plain
 	case errors.As(err, &cmd):
 		r.Kind, r.Code = "command", cmd.Code
-	case errors.Is(err, netns.ErrAddressInUse):
-		r.Kind = "address"
 	case errors.Is(err, context.DeadlineExceeded):
 		r.Kind = "timeout"
+	}
+	for _, k := range launchKinds {
+		if r.Kind == "" && errors.Is(err, k.err) {
+			r.Kind = k.kind
+		}
 	}
 	return r
 }

@@ -39,7 +39,7 @@ func (l *Locked) start(ctx context.Context) error {
 	if err := l.SetDiskLimit(ctx); err != nil {
 		return err
 	}
-	l.State.LastExit = nil
+	l.State.LastExit, l.State.Overlay = nil, nil // a cold start takes the saved configuration
 	if err := l.begin("start"); err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ type StopOptions struct {
 func (m *Manager) Stop(ctx context.Context, name string, o StopOptions) error {
 	return m.with(ctx, "stop", name, func(l *Locked) error {
 		if l.backingOff() { // stopped, but about to be restarted
-			return l.End(ctx)
+			return l.endForGood(ctx)
 		}
 		if _, _, err := l.Require("stop", Running, Paused); err != nil {
 			return err
@@ -100,7 +100,7 @@ func (l *Locked) Stop(ctx context.Context, o StopOptions) error {
 		// Interrupted: the container was asked, and is left to it and its supervisor.
 		return errors.Join(err, ignoreAbsent(os.Remove(l.m.leavingFile(l.Config.UID))))
 	}
-	return l.End(context.WithoutCancel(ctx))
+	return l.endForGood(context.WithoutCancel(ctx))
 }
 
 // leaving tells the supervisor that init's end is wanted.
@@ -275,6 +275,17 @@ func (l *Locked) End(ctx context.Context) error {
 	return err
 }
 
+// endForGood is End of one that does not come back: what was changed for this run
+// only is forgotten.
+func (l *Locked) endForGood(ctx context.Context) error {
+	err := l.End(ctx)
+	if err == nil && len(l.State.Overlay) > 0 {
+		l.State.Overlay = nil
+		err = l.SaveState()
+	}
+	return err
+}
+
 // Kill sends a signal to init; KILL ends the container at once.
 func (m *Manager) Kill(ctx context.Context, name string, sig syscall.Signal) error {
 	return m.with(ctx, "kill", name, func(l *Locked) error {
@@ -283,7 +294,7 @@ func (m *Manager) Kill(ctx context.Context, name string, sig syscall.Signal) err
 			return err
 		}
 		if sig == unix.SIGKILL {
-			return l.End(ctx)
+			return l.endForGood(ctx)
 		}
 		return ignoreGone(unix.Kill(run.PID, sig))
 	})

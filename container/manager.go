@@ -52,7 +52,7 @@ type Locked struct {
 
 // Info is what is known of a container at one moment.
 type Info struct {
-	Config Config `json:"config"`
+	Config Config `json:"config"` // as it is in effect
 	State  State  `json:"state"`
 	Status Status `json:"status"`
 	Run    *Run   `json:"run,omitempty"`
@@ -215,6 +215,9 @@ func (m *Manager) get(name string) (info Info, err error) {
 	info = Info{Config: c, State: s}
 	if info.Status, info.Run, err = m.status(c, s); err != nil {
 		return info, err
+	}
+	if info.Status != Stopped {
+		info.Config = m.effective(c, s)
 	}
 	info.Broken = s.Intent != nil && !locked(m.lockFile(name))
 	return info, nil

@@ -35,7 +35,7 @@ func (m *Manager) Repair(ctx context.Context, name string) (done []string, err e
 	if err != nil {
 		return nil, err
 	}
-	half, err := statefile.SweepTemp(m.dir(name))
+	half, err := l.sweepHalfWritten(status)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,34 @@ func (m *Manager) Repair(ctx context.Context, name string) (done []string, err e
 	case rerr == nil && before.Status != Running && before.Status != Paused:
 		done = append(done, fmt.Sprintf("%s: cleared what an ended run left", name))
 	}
+	if before.State.Intent == nil && len(l.State.Overlay) < len(before.State.Overlay) {
+		done = append(done, name+": took back what was changed for a while")
+	}
+	drift, err := l.restoreLimits(ctx)
+	if err != nil {
+		return done, fmt.Errorf("put the limits back: %w", err)
+	}
+	for _, d := range drift {
+		done = append(done, fmt.Sprintf("%s: put a limit back: %s", name, d))
+	}
+	wrong, err := l.restoreNetwork(ctx)
+	if err != nil {
+		return done, fmt.Errorf("put the network back: %w", err)
+	}
+	for _, w := range wrong {
+		done = append(done, fmt.Sprintf("%s: put the network back: %s", name, w))
+	}
 	return done, nil
+}
+
+// sweepHalfWritten leaves the books of a container that runs to its supervisor.
+func (l *Locked) sweepHalfWritten(status Status) ([]string, error) {
+	half, err := statefile.SweepTemp(l.m.dir(l.Config.Name))
+	if err != nil || status == Running || status == Paused || l.backingOff() {
+		return half, err
+	}
+	more, err := statefile.SweepTemp(filepath.Dir(l.m.usageFile(l.Config.Name)))
+	return append(half, more...), err
 }
 
 var uidPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)

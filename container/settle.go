@@ -22,7 +22,15 @@ import (
 func (l *Locked) settle(ctx context.Context) error {
 	in := l.State.Intent
 	if in == nil {
-		return l.tidy(ctx)
+		if err := l.tidy(ctx); err != nil {
+			return err
+		}
+		err := l.expire(ctx)
+		if err == nil || errors.Is(err, ErrUndo) {
+			return err
+		}
+		l.m.log().Warn("settle", "container", l.Config.Name, "err", err) // it stays as it is, and is tried again
+		return nil
 	}
 	l.m.log().Info("settle an interrupted operation", "container", l.Config.Name, "op", in.Op, "step", in.Step)
 	switch in.Op {
@@ -45,6 +53,8 @@ func (l *Locked) settle(ctx context.Context) error {
 			return err
 		}
 		return l.finish()
+	case "set":
+		return l.settleSet(ctx)
 	}
 	settle, ok := l.m.Settle[in.Op]
 	if !ok {
@@ -179,7 +189,7 @@ func (l *Locked) sweep(ctx context.Context) error {
 	err = errors.Join(g.KillAll(ctx), g.Remove(ctx))
 	l.m.trace("sweep.cgroup", start)
 	start = time.Now()
-	err = errors.Join(err, netns.Leave(ctx, c.netConfig(), l.comesBack()))
+	err = errors.Join(err, netns.Leave(ctx, l.Effective().netConfig(), l.comesBack()))
 	l.m.trace("sweep.network", start)
 	return errors.Join(err, runc.Forget(spec.StateDir, spec.ID), statefile.RemoveTree(l.m.runDir(c.UID)))
 }

@@ -31,6 +31,8 @@ type State struct {
 	Suspended  string  `json:"suspended,omitempty"` // directory name of the complete image it can resume from
 	Intent     *Intent `json:"intent,omitempty"`    // the operation under way
 	LastExit   *Exit   `json:"lastExit,omitempty"`
+	// Overlay is what was changed for this run only, on top of the configuration.
+	Overlay []Layer `json:"overlay,omitempty"`
 }
 
 // StepEnding is the Intent.Step from which on the image of what is being ended is
@@ -48,6 +50,24 @@ type Intent struct {
 	Volume   string    `json:"volume,omitempty"`   // the volume being made
 	WasUp    bool      `json:"wasUp,omitempty"`    // init ran when the operation began
 	Paused   bool      `json:"paused,omitempty"`   // and was paused
+
+	// Of a change of the configuration: the digest of the one that is being
+	// written, and what is to be with it.
+	Config   string   `json:"config,omitempty"`
+	Overlay  []Layer  `json:"overlay,omitempty"`
+	Hostname string   `json:"hostname,omitempty"`
+	Network  *Network `json:"network,omitempty"`
+	Files    []File   `json:"files,omitempty"`
+}
+
+// underWay says that an operation is that ends init or brings it back. One that
+// only changes limits or addresses has no say in whether init starts anew.
+func (s State) underWay() bool { return s.Intent != nil && s.Intent.Op != "set" }
+
+// File is one of the container's that is being written.
+type File struct {
+	Name string  `json:"name"`
+	Was  *string `json:"was,omitempty"` // nil: it was not there
 }
 
 // Exit is how init ended.

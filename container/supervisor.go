@@ -127,7 +127,8 @@ func (s *supervisor) hear(conn net.Conn) error {
 		StateRoot: s.req.StateRoot, RunRoot: s.req.RunRoot, CRIU: criu.Engine{Binary: s.req.CRIU},
 		Volumes: volumesIn(filepath.Dir(s.req.Volume)), Log: s.log,
 	}
-	s.group, err = quota.Open(s.req.Spec.Cgroup)
+	group, err := quota.Open(s.req.Spec.Cgroup)
+	s.group = group.WithPool(s.req.Volume)
 	return err
 }
 
@@ -203,6 +204,11 @@ func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance,
 			err = errors.Join(err, in.Abandon(), netns.Leave(context.WithoutCancel(ctx), req.Net, false))
 		}
 	}()
+	began = time.Now()
+	if err := s.group.Apply(req.Limits); err != nil {
+		return nil, err
+	}
+	s.phase("limits", began)
 	began = time.Now()
 	if err := netns.Attach(ctx, in.PID, req.Net); err != nil {
 		return nil, err

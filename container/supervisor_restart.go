@@ -57,13 +57,19 @@ func (s *supervisor) again(ctx context.Context) (_ *instance, err error) {
 	if l.Config, l.State, err = s.m.read(s.req.Name); err != nil {
 		return nil, err
 	}
-	if l.Config.UID != s.req.UID || l.State.Intent != nil || l.State.Suspended != "" || !l.backingOff() {
+	if l.Config.UID != s.req.UID || l.State.underWay() || l.State.Suspended != "" || !l.backingOff() {
 		return nil, nil //nolint:nilnil // documented
 	}
 	s.req.Image = nil
 	s.req.Launch = newUID()
 	s.req.Volume = filepath.Join(filepath.Dir(s.req.Volume), l.State.Volume)
-	s.req.Spec, s.req.Net = l.spec(), l.Config.netConfig()
+	if len(l.State.Overlay) > 0 { // a cold start takes the saved configuration
+		l.State.Overlay = nil
+		if err := l.SaveState(); err != nil {
+			return nil, err
+		}
+	}
+	s.req.Spec, s.req.Net, s.req.Limits = l.spec(), l.Config.netConfig(), l.Config.Limits
 	inst, err := s.bringUp(ctx, s.req)
 	if err != nil {
 		return nil, err

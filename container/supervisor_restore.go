@@ -17,6 +17,7 @@ import (
 	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/quota"
 )
 
 // restore brings init back from an image. The network is plugged into the new
@@ -40,7 +41,10 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 		External: rt.External(), CgroupRootsFromSelf: true, Sibling: true, Deadline: req.Timeout,
 		Place: func(pid int) error {
 			worker = pid
-			return rt.Place(pid)
+			if err := rt.Place(pid); err != nil {
+				return err
+			}
+			return s.group.Apply(whileRestoring(req.Limits))
 		},
 		Kill: func() error { return s.group.KillAll(ctx) },
 		Notify: func(ctx context.Context, ev criu.Event) error {
@@ -60,7 +64,7 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	s.phases = append(s.phases, phase{Name: "restore.forking", Took: stats.Forking}, phase{Name: "restore.memory", Took: stats.Restore})
 	began = time.Now()
 	inst := &instance{pid: pid, wait: func() (int, error) { return waitChild(pid) }}
-	err = rt.Limit()
+	err = s.group.Apply(req.Limits)
 	if err == nil {
 		err = s.release(ctx, req, pid, masters.take())
 	}
@@ -72,6 +76,20 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	}
 	s.phase("resume", began)
 	return inst, nil
+}
+
+// spareTasks is how many tasks CRIU itself may add to a container's while it
+// restores them.
+const spareTasks = 64
+
+// whileRestoring are the limits that memory and tasks are born in. What only makes
+// slower, cpu and io, would make the restore slower, and CRIU is in there too.
+func whileRestoring(l quota.Limits) quota.Limits {
+	born := quota.Limits{MemoryBytes: l.MemoryBytes, SwapBytes: l.SwapBytes}
+	if l.PIDs > 0 {
+		born.PIDs = min(l.PIDs+spareTasks, quota.MaxPIDs)
+	}
+	return born
 }
 
 // release lets a restored container run, which CRIU has left frozen. It is
@@ -116,11 +134,26 @@ func (s *supervisor) plugIn() {
 	}
 }
 
+// plugAgain is another try, with the network as it is wanted by now.
+func (s *supervisor) plugAgain() {
+	err := s.underLock("supervisor: plug in", func(_ context.Context, l *Locked) error {
+		s.req.Net = l.Effective().netConfig()
+		s.plugIn()
+		return nil
+	})
+	if err != nil {
+		s.log.Error("plug the network in", "err", err)
+	}
+}
+
 func (s *supervisor) onRestore(ctx context.Context, req launchRequest, rt *runc.Restored, ev criu.Event, masters *masters) error {
 	began := time.Now()
 	switch ev.Script {
 	case criu.EventSetupNamespaces:
 		if err := netns.Attach(ctx, ev.PID, req.Net); err != nil {
+			return err
+		}
+		if err := reinstate(ctx, req.Image.Dir, ev.PID); err != nil {
 			return err
 		}
 		s.phase("restore.network", began)

@@ -30,8 +30,9 @@ func (s *supervisor) stay(inst *instance) {
 	for {
 		began := time.Now()
 		ended := make(chan struct{})
-		var watching sync.WaitGroup
-		watching.Go(func() { s.watch(ended) })
+		var watching, counting sync.WaitGroup
+		watching.Go(func() { s.watch(inst.pid, ended) })
+		counting.Go(func() { s.keepUsage(ended) })
 		code, err := inst.wait()
 		close(ended)
 		watching.Wait() // it writes to the run directory
@@ -43,6 +44,7 @@ func (s *supervisor) stay(inst *instance) {
 		if err := exitSchema.Write(s.m.exitFile(s.req.UID), &exit); err != nil {
 			s.log.Error("record the exit", "err", err)
 		}
+		counting.Wait() // while the cgroup is there
 		if time.Since(began) > time.Minute {
 			backoff = time.Second
 		}
@@ -67,8 +69,12 @@ func (s *supervisor) after(exit Exit, backoff time.Duration) *instance {
 		return nil // the operation that ended it does the rest
 	}
 	l.State.LastExit = &exit
+	s.req.Net = l.Effective().netConfig() // as it was changed since
+	if !l.comesBack() {
+		l.State.Overlay = nil
+	}
 	// What is suspended, or being rolled back, does not start anew.
-	again := l.State.Intent == nil && l.State.Suspended == "" && wantsRestart(l.Config, exit)
+	again := !l.State.underWay() && l.State.Suspended == "" && wantsRestart(l.Config, exit)
 	if again {
 		err = os.WriteFile(s.m.backoffFile(s.req.UID), nil, 0o600)
 	}

@@ -11,11 +11,16 @@ import (
 const watchInterval = time.Second
 
 // watch lets a container go on that a killed operation left frozen, without
-// waiting for somebody to come by, and replaces a console's holder that was
-// killed. It returns when stop is closed.
-func (s *supervisor) watch(stop <-chan struct{}) {
+// waiting for somebody to come by, replaces a console's holder that was killed,
+// takes back what was changed for a while, and announces addresses. It returns
+// when stop is closed.
+func (s *supervisor) watch(pid int, stop <-chan struct{}) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
+	changes := reverter{network: s.req.Net}
+	var voice announcer
+	defer voice.end()
+	voice.announce(s.log, pid, s.req.Net)
 	for {
 		select {
 		case <-stop:
@@ -26,7 +31,15 @@ func (s *supervisor) watch(stop <-chan struct{}) {
 			s.log.Error("hold the console again", "err", err)
 		}
 		if s.unplugged {
-			s.plugIn()
+			s.plugAgain()
+			changes.moved = !s.unplugged
+		}
+		if s.due(&changes) {
+			s.revert(&changes)
+		}
+		if changes.moved {
+			voice.announce(s.log, pid, changes.network)
+			changes.moved = false
 		}
 		frozen, err := s.group.Frozen()
 		if err != nil || !frozen {

@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"fmt"
+
+	"github.com/ctctl/ctctl/preflight"
 )
 
 // Result is how a check ended.
@@ -34,6 +36,8 @@ type Finding struct {
 	Status Result `json:"status"`
 	What   string `json:"what"`           // one line
 	Cure   string `json:"cure,omitempty"` // a command where there is one; none when it passed
+	// Process is what stands in the way of a checkpoint, in its parts.
+	Process *preflight.Finding `json:"process,omitempty"`
 }
 
 // Report is what Doctor found out, in the order of the checks.

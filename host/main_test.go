@@ -53,6 +53,11 @@ func again() int {
 }
 
 func prepare() error {
+	if os.Geteuid() == 0 {
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+	}
 	base, err := os.MkdirTemp("/var/tmp", "ctctl-host-test-")
 	if err != nil {
 		return err
@@ -62,6 +67,21 @@ func prepare() error {
 	}
 	exampleState, exampleRun, smallRoot = filepath.Join(base, "state"), filepath.Join(base, "run"), filepath.Join(base, "root")
 	return makeSmallRoot(smallRoot)
+}
+
+// loopbackUp sets lo up, by which CRIU finds out what the kernel can do.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
 }
 
 // makeSmallRoot copies a shell and a few tools of this machine, with the

@@ -8,8 +8,8 @@
 //
 //	CTCTL                   the executable to test; unset: it is built from the sources
 //	CTCTL_TEST_STRICT=1     fail instead of skip where the machine lacks something
+//	CTCTL_TEST_CACHE        where the containers' root file system is kept, built by
+//	                        mmdebstrap the first time; unset: /var/tmp/ctctl-cache
+//	CTCTL_TEST_PROGRAMS     a directory with the programs that the tests would compile
 //	-short                  fewer rounds where the number of rounds is the point
-//
-// The containers' root file system is built once per machine by mmdebstrap, and
-// kept in /var/tmp/ctctl-cache.
 package integration

@@ -33,6 +33,9 @@ type childRequest struct {
 	DiskBytes      int64
 	MemoryBytes    int64
 	UserNS         string
+	Changes        changes       // of set
+	For            time.Duration // of set: how long they last; 0 saves them
+	Linger         time.Duration // of set: until it ends
 }
 
 // childReply is what the operation came to.
@@ -112,6 +115,8 @@ func (r childRequest) do(ctx context.Context) (done []string, err error) {
 		return h.Repair(ctx, r.Name)
 	case "import":
 		_, err = h.Templates.Import(ctx, r.Template, r.Command[0])
+	case "set":
+		return nil, r.set(ctx, h)
 	case "detach":
 		err = h.Detach(ctx)
 	default:
@@ -131,6 +136,16 @@ func (r childRequest) create(ctx context.Context, h *host.Host) error {
 	}
 	o.Limits.DiskBytes, o.Limits.MemoryBytes = r.DiskBytes, r.MemoryBytes
 	_, err := h.Containers.Create(ctx, r.Name, o)
+	return err
+}
+
+func (r childRequest) set(ctx context.Context, h *host.Host) error {
+	ch := container.Change{Edit: r.Changes.edit, For: r.For, NoProbe: true}
+	if r.For > 0 {
+		ch.Scope = container.Runtime
+	}
+	_, err := h.Containers.Set(ctx, r.Name, ch)
+	time.Sleep(r.Linger)
 	return err
 }
 

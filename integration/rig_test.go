@@ -103,8 +103,19 @@ var programs = []string{"ctctl", "goserver", "writer"}
 // built is where a compiled program is.
 func built(name string) string { return filepath.Join(os.TempDir(), name) }
 
+// programsEnv names a directory with what goBuild would make, for a machine that
+// can't compile.
+const programsEnv = "CTCTL_TEST_PROGRAMS"
+
 // goBuild compiles a package; setting is one environment variable.
 func goBuild(out, pkg, setting string, flags ...string) error {
+	if dir := os.Getenv(programsEnv); dir != "" {
+		program, err := os.ReadFile(filepath.Join(dir, filepath.Base(out)))
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(out, program, 0o755)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-o", out}, flags...)

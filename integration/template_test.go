@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -14,9 +15,11 @@ import (
 	"github.com/ctctl/ctctl/internal/testutil"
 )
 
+// cacheDir is kept between runs.
+var cacheDir = cmp.Or(os.Getenv("CTCTL_TEST_CACHE"), "/var/tmp/ctctl-cache")
+
 const (
-	suite    = "bookworm"
-	cacheDir = "/var/tmp/ctctl-cache"
+	suite = "bookworm"
 	// buildTimeout bounds the making of the root: a minute with a mirror nearby.
 	buildTimeout = 15 * time.Minute
 )

@@ -67,7 +67,7 @@ func TestHostAndContainerReachEachOther(t *testing.T) {
 	requireHost(t)
 	host, ct := hostSpace(t), newSpace(t, true)
 	c := config(1, "10.9.0.5/16", "fd09::5/64")
-	c.MTU = 1400
+	c.Interfaces[0].MTU = 1400
 	plug(t, ct, c)
 	for _, address := range []string{"10.9.0.5", "fd09::5"} {
 		exchange(t, host, ct, address)
@@ -81,7 +81,7 @@ func TestHostAndContainerReachEachOther(t *testing.T) {
 	h, err := openRoute()
 	must(t, err)
 	defer h.Close()
-	must(t, addressStep(h, lo, far, netlink.SCOPE_UNIVERSE).do())
+	must(t, addAddress(h, lo, far))
 	defer func() { must(t, h.AddrDel(lo, &netlink.Addr{IPNet: ipNet(far)})) }()
 	if got := exchange(t, ct, host, far.Addr().String()).String(); got != "fd09::5" {
 		t.Errorf("host saw %s", got)
@@ -109,14 +109,14 @@ func TestHostKnowsTheContainersHardwareAddress(t *testing.T) {
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
 	plug(t, ct, c)
-	link, err := h.LinkByName(c.Name)
+	link, err := h.LinkByName(c.hostLink(0))
 	must(t, err)
-	if got := link.Attrs().HardwareAddr.String(); got != c.HostMAC.String() {
-		t.Errorf("the link has %s, not %s", got, c.HostMAC)
+	if got := link.Attrs().HardwareAddr.String(); got != macs(c, 1) {
+		t.Errorf("the link has %s, not %s", got, macs(c, 1))
 	}
 	got, err := permanentNeighbours(h, link)
 	must(t, err)
-	want := map[string]string{"10.9.0.5": c.MAC.String(), "fd09::5": c.MAC.String()}
+	want := map[string]string{"10.9.0.5": macs(c, 0), "fd09::5": macs(c, 0)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -126,7 +126,7 @@ func TestContainersSideIsAsConfigured(t *testing.T) {
 	requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/16", "fd09::5/64")
-	c.MTU = 1400
+	c.Interfaces[0].MTU = 1400
 	plug(t, ct, c)
 	type state struct {
 		MAC       string
@@ -174,10 +174,10 @@ func TestContainersSideIsAsConfigured(t *testing.T) {
 		return err
 	})
 	want := state{
-		MAC: c.MAC.String(), MTU: 1400, LoUp: true,
+		MAC: macs(c, 0), MTU: 1400, LoUp: true,
 		Addresses: []string{"10.9.0.5/32", "fd09::5/128"},
 		Routes:    []string{"0.0.0.0/0 via 169.254.1.1", "::/0 via fe80::1"},
-		Known:     map[string]string{"169.254.1.1": c.HostMAC.String(), "fe80::1": c.HostMAC.String()},
+		Known:     map[string]string{"169.254.1.1": macs(c, 1), "fe80::1": macs(c, 1)},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -196,7 +196,7 @@ func TestContainersReachEachOtherWithoutNAT(t *testing.T) {
 	requireHost(t)
 	one, two := newSpace(t, true), newSpace(t, true)
 	a, b := config(1, "10.9.0.5/32", "fd09::5/128"), config(2, "10.9.0.6/32", "fd09::6/128")
-	a.NAT, b.NAT = true, true
+	a.Interfaces[0].NAT, b.Interfaces[0].NAT = true, true
 	plug(t, one, a)
 	plug(t, two, b)
 	if got := exchange(t, one, two, "10.9.0.6").String(); got != "10.9.0.5" {
@@ -211,8 +211,8 @@ func TestOutsideSeesTheHostsAddressWithNAT(t *testing.T) {
 	h := requireHost(t)
 	out, ct, other := outside(t, h), newSpace(t, true), newSpace(t, true)
 	attached := config(2, "fd09::6/128")
-	must(t, attach(ctx, other.pid, attached))
-	defer func() { must(t, leave(ctx, attached, false)) }()
+	must(t, Attach(ctx, other.pid, attached))
+	defer func() { must(t, Leave(ctx, attached, false)) }()
 	for _, s := range [][]string{{"ipv4", "ip_forward"}, {"ipv6", "conf", "all", "forwarding"}} {
 		_, err := setSysctl(sysctlPath(s...), "0")
 		must(t, err)
@@ -223,7 +223,7 @@ func TestOutsideSeesTheHostsAddressWithNAT(t *testing.T) {
 	must(t, err)
 	var facts bytes.Buffer
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	c.Log = slog.New(slog.NewTextHandler(&facts, nil))
 	plug(t, ct, c)
 
@@ -238,7 +238,7 @@ func TestOutsideSeesTheHostsAddressWithNAT(t *testing.T) {
 			t.Errorf("not reported: %s in\n%s", want, &facts)
 		}
 	}
-	for name, want := range map[string]string{c.Name: "0", attached.Name: "1", "lo": "0"} {
+	for name, want := range map[string]string{c.hostLink(0): "0", attached.hostLink(0): "0", "lo": "0"} {
 		b, err := os.ReadFile(sysctlPath("ipv6", "conf", name, "accept_ra"))
 		must(t, err)
 		if got := strings.TrimSpace(string(b)); got != want {
@@ -251,8 +251,7 @@ func TestOutsideSeesTheContainersAddressWithoutNAT(t *testing.T) {
 	h := requireHost(t)
 	out, ct := outside(t, h), newSpace(t, true)
 	routeBack(t, out)
-	must(t, forwardIPv4(slog.New(slog.DiscardHandler)))
-	must(t, forwardIPv6(h, slog.New(slog.DiscardHandler)))
+	forward(t)
 	plug(t, ct, config(1, "10.9.0.5/32", "fd09::5/128"))
 	if got := exchange(t, ct, out, "198.51.100.2").String(); got != "10.9.0.5" {
 		t.Errorf("outside saw %s", got)
@@ -266,8 +265,7 @@ func TestConnectionSurvivesLeaveAndAttach(t *testing.T) {
 	h := requireHost(t)
 	out, ct := outside(t, h), newSpace(t, true)
 	routeBack(t, out)
-	must(t, forwardIPv4(slog.New(slog.DiscardHandler)))
-	must(t, forwardIPv6(h, slog.New(slog.DiscardHandler)))
+	forward(t)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
 	plug(t, ct, c)
 	for _, address := range []string{"10.9.0.5", "fd09::5"} {
@@ -278,7 +276,7 @@ func TestConnectionSurvivesLeaveAndAttach(t *testing.T) {
 			defer server.Close()
 			echo(t, client, server)
 
-			must(t, leave(ctx, c, true))
+			must(t, Leave(ctx, c, true))
 			_, err := client.Write([]byte("early"))
 			must(t, err)
 			if _, err := out.dial(l.Addr().String(), 300*time.Millisecond); !os.IsTimeout(err) {
@@ -289,8 +287,8 @@ func TestConnectionSurvivesLeaveAndAttach(t *testing.T) {
 				t.Errorf("established connection: want silence, got %v", err)
 			}
 
-			must(t, attach(ctx, ct.pid, c))
-			must(t, join(ctx, c))
+			must(t, Attach(ctx, ct.pid, c))
+			must(t, Join(ctx, c))
 			got := make([]byte, 5)
 			must(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
 			if _, err := server.Read(got); err != nil || string(got) != "early" {
@@ -305,22 +303,22 @@ func TestNothingPassesBetweenAttachAndJoin(t *testing.T) {
 	h := requireHost(t)
 	out, ct := outside(t, h), newSpace(t, true)
 	routeBack(t, out)
-	must(t, forwardIPv4(slog.New(slog.DiscardHandler)))
+	forward(t)
 	c := config(1, "10.9.0.5/32")
-	must(t, leave(ctx, c, true)) // as a suspended container leaves it
-	defer func() { must(t, leave(ctx, c, false)) }()
-	must(t, attach(ctx, ct.pid, c))
+	must(t, Leave(ctx, c, true)) // as a suspended container leaves it
+	defer func() { must(t, Leave(ctx, c, false)); must(t, Forget(ctx)) }()
+	must(t, Attach(ctx, ct.pid, c))
 	if _, err := out.dial("10.9.0.5:9", 300*time.Millisecond); !os.IsTimeout(err) {
 		t.Errorf("want silence, got %v", err)
 	}
-	must(t, join(ctx, c))
+	must(t, Join(ctx, c))
 	if _, err := out.dial("10.9.0.5:9", 5*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("want the container's own refusal, got %v", err)
 	}
 }
 
 func TestFirstPacketAfterJoinNeedsNoResolution(t *testing.T) {
-	h := requireHost(t)
+	requireHost(t)
 	for name, addresses := range map[string][]string{
 		"both": {"10.9.0.5", "fd09::5"},
 		"IPv4": {"10.9.0.5"},
@@ -329,18 +327,18 @@ func TestFirstPacketAfterJoinNeedsNoResolution(t *testing.T) {
 			host, ct := hostSpace(t), newSpace(t, true)
 			c := config(1)
 			for _, a := range addresses {
-				c.Addresses = append(c.Addresses, netip.PrefixFrom(netip.MustParseAddr(a), 24))
+				c.Interfaces[0].Addresses = append(c.Interfaces[0].Addresses, netip.PrefixFrom(netip.MustParseAddr(a), 24))
 			}
 			plug(t, ct, c)
 			for range 8 {
-				must(t, leave(ctx, c, true))
-				must(t, attach(ctx, ct.pid, c))
+				must(t, Leave(ctx, c, true))
+				must(t, Attach(ctx, ct.pid, c))
 				var listeners []*net.TCPListener
 				for _, a := range addresses {
 					listeners = append(listeners, ct.listen(t, net.JoinHostPort(a, "0")))
 				}
-				must(t, join(ctx, c))
-				requireReady(t, h, c)
+				must(t, Join(ctx, c))
+				requireReady(t, c)
 				for _, l := range listeners {
 					start := time.Now()
 					client, server := connect(t, host, l)
@@ -356,30 +354,39 @@ func TestFirstPacketAfterJoinNeedsNoResolution(t *testing.T) {
 }
 
 // requireReady looks at once whether both ends pass packets.
-func requireReady(t *testing.T, h *netlink.Handle, c pair) {
+func requireReady(t *testing.T, c Config) {
 	t.Helper()
-	link, err := h.LinkByName(c.Name)
+	k := kernelOf(t)
+	l, found, err := k.linkNamed(c.hostLink(0))
 	must(t, err)
-	if ready, err := peerReady(link); !ready || err != nil {
+	if ready, err := k.peerReady(l); !found || !ready || err != nil {
 		t.Errorf("the container's end is not ready: %v", err)
 	}
-	if !c.hasIPv6() {
+	if !c.Interfaces[0].has6() {
 		return
 	}
-	routes, err := h.RouteGetWithOptions(gateway6.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, OifIndex: link.Attrs().Index})
-	if err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL {
-		t.Errorf("the host does not take in packets to its gateway address: %v, %v", routes, err)
+	if r, err := k.routeTo(gateway6, l.index); err != nil || r.typ != unix.RTN_LOCAL {
+		t.Errorf("the host does not take in packets to its gateway address: %+v, %v", r, err)
 	}
+}
+
+// kernelOf is a socket in the namespace of the test.
+func kernelOf(t testing.TB) *socket {
+	t.Helper()
+	s, err := openSocket()
+	must(t, err)
+	t.Cleanup(func() { must(t, s.close()) })
+	return s
 }
 
 func TestRejoiningAddsNothing(t *testing.T) {
 	h := requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	plug(t, ct, c)
 	once := inventory(t, h) + ruleCount(t)
-	must(t, join(ctx, c))
+	must(t, Join(ctx, c))
 	if twice := inventory(t, h) + ruleCount(t); twice != once {
 		t.Errorf("after one Join:\n%s\nafter two:\n%s", once, twice)
 	}

@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,30 +64,3 @@ func enter(ns *os.File, do func() error) error {
 	}()
 	return <-result
 }
-
-// step is one change of the kernel's state, named for its error.
-type step struct {
-	what string
-	do   func() error
-}
-
-// run does the steps up to the first that fails. It does not look at whether
-// ctx has ended: half a connection is of no use, and each step takes well below
-// a millisecond.
-func run(ctx context.Context, steps []step) error {
-	for _, s := range steps {
-		if fault, ok := ctx.Value(faultKey{}).(func(string) error); ok {
-			if err := fault(s.what); err != nil {
-				return fmt.Errorf("%s: %w", s.what, err)
-			}
-		}
-		if err := s.do(); err != nil {
-			return fmt.Errorf("%s: %w", s.what, err)
-		}
-	}
-	return nil
-}
-
-// faultKey is the context key under which a test puts a func(string) error that
-// is asked before every step.
-type faultKey struct{}

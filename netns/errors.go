@@ -6,7 +6,7 @@ import (
 )
 
 var (
-	// ErrConfig is wrapped by every refusal of a pair; nothing was changed.
+	// ErrConfig is wrapped by every refusal of a configuration; nothing was changed.
 	ErrConfig = errors.New("invalid network configuration")
 	// ErrNoIPv6 refuses an IPv6 address on a host whose kernel runs without IPv6.
 	ErrNoIPv6 = errors.New("IPv6 is disabled on this host")
@@ -15,7 +15,9 @@ var (
 	ErrAddressInUse = errors.New("address in use")
 	// ErrLinkName means that a link with the wanted name exists which is no veth.
 	ErrLinkName = errors.New("link name is taken by a link that is no veth")
-	// ErrNoLink means that Join found no link: Attach was not called, or the
+	// ErrNoBridge refuses an interface whose bridge the host does not have.
+	ErrNoBridge = errors.New("no such bridge")
+	// ErrNoLink means that a link is not there: Attach was not called, or the
 	// container's namespace has ended and took the pair with it.
 	ErrNoLink = errors.New("no such link")
 	// ErrHostNamespace means that the process lives in the network namespace of
@@ -23,6 +25,11 @@ var (
 	ErrHostNamespace = errors.New("process shares the network namespace of the host")
 	// ErrNoProcess means that the process whose namespace is wanted has ended.
 	ErrNoProcess = errors.New("no such process")
+	// ErrPortInUse means that a forward of the same port of the host belongs to
+	// another container, or that a process of the host listens there.
+	ErrPortInUse = errors.New("port in use")
+	// ErrUnsupported means that the kernel lacks a part, see [UnsupportedError].
+	ErrUnsupported = errors.New("not supported by the kernel")
 )
 
 // wrapOp adds the operation and the link's name to a function's error, once.

@@ -26,16 +26,16 @@ func faultAt(n int) (context.Context, *bool) {
 func TestFaultAtAnyStepLeavesNothingHalfDone(t *testing.T) {
 	h := requireHost(t)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	ct := newSpace(t, true)
 	defer func() { must(t, Forget(ctx)) }()
 	for name, op := range map[string]struct {
 		prepare func()
 		do      func(context.Context) error
 	}{
-		"attach":               {func() { must(t, leave(ctx, c, false)) }, func(ctx context.Context) error { return attach(ctx, ct.pid, c) }},
-		"join":                 {func() { must(t, leave(ctx, c, false)); must(t, attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return join(ctx, c) }},
-		"join over blackholes": {func() { must(t, leave(ctx, c, true)); must(t, attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return join(ctx, c) }},
+		"attach":               {func() { must(t, Leave(ctx, c, false)) }, func(ctx context.Context) error { return Attach(ctx, ct.pid, c) }},
+		"join":                 {func() { must(t, Leave(ctx, c, false)); must(t, Attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return Join(ctx, c) }},
+		"join over blackholes": {func() { must(t, Leave(ctx, c, true)); must(t, Attach(ctx, ct.pid, c)) }, func(ctx context.Context) error { return Join(ctx, c) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for n := 0; ; n++ {
@@ -58,7 +58,7 @@ func TestFaultAtAnyStepLeavesNothingHalfDone(t *testing.T) {
 				}
 				must(t, op.do(ctx))
 			}
-			must(t, leave(ctx, c, false))
+			must(t, Leave(ctx, c, false))
 		})
 	}
 }
@@ -72,21 +72,16 @@ func routesAndLinks(t testing.TB, h *netlink.Handle) []string {
 			lines = append(lines, line)
 		}
 	}
-	conn, err := openFilter(0)
-	must(t, err)
-	defer func() { must(t, conn.CloseLasting()) }()
-	entries, _, err := natEntries(conn)
-	must(t, err)
-	return append(lines, fmt.Sprint(len(entries), " NAT entries"))
+	return lines
 }
 
 // What the waits are for shows only on a busy machine, so that the steps are
 // looked at instead.
 func TestBothEndsAreWaitedForLast(t *testing.T) {
-	h := requireHost(t)
+	requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	t.Cleanup(func() { must(t, leave(ctx, c, false)) })
+	t.Cleanup(func() { must(t, Leave(ctx, c, false)); must(t, Forget(ctx)) })
 	last := func(op func(context.Context) error, n int) []string {
 		var steps []string
 		must(t, op(context.WithValue(ctx, faultKey{}, func(what string) error {
@@ -95,20 +90,21 @@ func TestBothEndsAreWaitedForLast(t *testing.T) {
 		})))
 		return steps[len(steps)-n:]
 	}
-	attach := last(func(ctx context.Context) error { return attach(ctx, ct.pid, c) }, 2)
-	link, err := h.LinkByName(c.Name)
+	attached := last(func(ctx context.Context) error { return Attach(ctx, ct.pid, c) }, 2)
+	k := kernelOf(t)
+	link, _, err := k.linkNamed(c.hostLink(0))
 	must(t, err)
-	if ready, err := peerReady(link); ready || err != nil {
+	if ready, err := k.peerReady(link); ready || err != nil {
 		t.Errorf("before Join the container's end is ready, or: %v", err)
 	}
 	start := time.Now()
-	must(t, awaitPeer(link))
+	must(t, k.awaitPeer(link))
 	if took := time.Since(start); took < patience || took > 10*patience {
 		t.Errorf("waited %v", took)
 	}
-	join := last(func(ctx context.Context) error { return join(ctx, c) }, 2)
-	want := [][]string{{"wait for 10.9.0.5", "wait for fd09::5"}, {"wait for fe80::1", "wait for the container's end"}}
-	if diff := cmp.Diff(want, [][]string{attach, join}); diff != "" {
+	joined := last(func(ctx context.Context) error { return Join(ctx, c) }, 2)
+	want := [][]string{{"add route ::/0 via fe80::1 in the container", "wait for fd09::5"}, {"wait for the container's end", "wait for fe80::1"}}
+	if diff := cmp.Diff(want, [][]string{attached, joined}); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -117,18 +113,18 @@ func TestLeaveGoesOnAfterAFault(t *testing.T) {
 	h := requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	clean := inventory(t, h)
 	for _, blackhole := range []bool{false, true} {
 		for n := 0; ; n++ {
-			must(t, attach(ctx, ct.pid, c))
-			must(t, join(ctx, c))
+			must(t, Attach(ctx, ct.pid, c))
+			must(t, Join(ctx, c))
 			faulty, met := faultAt(n)
-			err := leave(faulty, c, blackhole)
+			err := Leave(faulty, c, blackhole)
 			if *met == (err == nil) {
 				t.Fatalf("step %d: got %v", n, err)
 			}
-			must(t, leave(ctx, c, false))
+			must(t, Leave(ctx, c, false))
 			must(t, Forget(ctx))
 			if after := inventory(t, h); after != clean {
 				t.Fatalf("step %d: before:\n%s\nafter:\n%s", n, clean, after)

@@ -23,9 +23,9 @@ func TestAttachReplacesAStaleLink(t *testing.T) {
 	host, ct := hostSpace(t), newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
 	plug(t, ct, c)
-	must(t, attach(ctx, ct.pid, c))
-	must(t, attach(ctx, ct.pid, c))
-	must(t, join(ctx, c))
+	must(t, Attach(ctx, ct.pid, c))
+	must(t, Attach(ctx, ct.pid, c))
+	must(t, Join(ctx, c))
 	exchange(t, host, ct, "10.9.0.5")
 	exchange(t, host, ct, "fd09::5")
 }
@@ -35,41 +35,41 @@ func TestAttachMovesToAnotherProcess(t *testing.T) {
 	host, before, after := hostSpace(t), newSpace(t, true), newSpace(t, true)
 	c := config(1, "10.9.0.5/32")
 	plug(t, before, c)
-	must(t, attach(ctx, after.pid, c))
-	must(t, join(ctx, c))
+	must(t, Attach(ctx, after.pid, c))
+	must(t, Join(ctx, c))
 	exchange(t, host, after, "10.9.0.5")
 }
 
 func TestLeaveIsCompleteFromEveryState(t *testing.T) {
 	h := requireHost(t)
 	clean := inventory(t, h)
-	for name, prepare := range map[string]func(t *testing.T, c pair, pid int){
-		"absent":   func(*testing.T, pair, int) {},
-		"attached": func(t *testing.T, c pair, pid int) { must(t, attach(ctx, pid, c)) },
-		"joined":   func(t *testing.T, c pair, pid int) { must(t, attach(ctx, pid, c)); must(t, join(ctx, c)) },
-		"silenced": func(t *testing.T, c pair, pid int) {
-			must(t, attach(ctx, pid, c))
-			must(t, join(ctx, c))
-			must(t, silence(ctx, c))
+	for name, prepare := range map[string]func(t *testing.T, c Config, pid int){
+		"absent":   func(*testing.T, Config, int) {},
+		"attached": func(t *testing.T, c Config, pid int) { must(t, Attach(ctx, pid, c)) },
+		"joined":   func(t *testing.T, c Config, pid int) { must(t, Attach(ctx, pid, c)); must(t, Join(ctx, c)) },
+		"silenced": func(t *testing.T, c Config, pid int) {
+			must(t, Attach(ctx, pid, c))
+			must(t, Join(ctx, c))
+			must(t, Silence(ctx, c))
 		},
-		"blackholed": func(t *testing.T, c pair, pid int) {
-			must(t, attach(ctx, pid, c))
-			must(t, join(ctx, c))
-			must(t, leave(ctx, c, true))
+		"blackholed": func(t *testing.T, c Config, pid int) {
+			must(t, Attach(ctx, pid, c))
+			must(t, Join(ctx, c))
+			must(t, Leave(ctx, c, true))
 		},
-		"left": func(t *testing.T, c pair, pid int) {
-			must(t, attach(ctx, pid, c))
-			must(t, join(ctx, c))
-			must(t, leave(ctx, c, false))
+		"left": func(t *testing.T, c Config, pid int) {
+			must(t, Attach(ctx, pid, c))
+			must(t, Join(ctx, c))
+			must(t, Leave(ctx, c, false))
 		},
-		"blackholed, never joined": func(t *testing.T, c pair, _ int) { must(t, leave(ctx, c, true)) },
+		"blackholed, never joined": func(t *testing.T, c Config, _ int) { must(t, Leave(ctx, c, true)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ct := newSpace(t, true)
 			c := config(1, "10.9.0.5/32", "fd09::5/128")
-			c.NAT = true
+			c.Interfaces[0].NAT = true
 			prepare(t, c, ct.pid)
-			must(t, leave(ctx, c, false))
+			must(t, Leave(ctx, c, false))
 			must(t, Forget(ctx))
 		})
 	}
@@ -83,13 +83,13 @@ func TestSilenceIsUndoneByJoin(t *testing.T) {
 	out, ct := outside(t, h), newSpace(t, true)
 	routeBack(t, out)
 	c := config(1, "10.9.0.5/32")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	plug(t, ct, c)
-	must(t, silence(ctx, c))
+	must(t, Silence(ctx, c))
 	if _, err := out.dial("10.9.0.5:9", 300*time.Millisecond); !os.IsTimeout(err) {
 		t.Errorf("want silence, got %v", err)
 	}
-	must(t, join(ctx, c))
+	must(t, Join(ctx, c))
 	if _, err := out.dial("10.9.0.5:9", 5*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("want the container's own refusal, got %v", err)
 	}
@@ -99,11 +99,11 @@ func TestPrepareLeavesNothingForJoinToAdd(t *testing.T) {
 	h := requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
-	t.Cleanup(func() { must(t, leave(ctx, c, false)); must(t, Forget(ctx)) })
-	must(t, prepare(ctx, c))
+	c.Interfaces[0].NAT = true
+	t.Cleanup(func() { must(t, Leave(ctx, c, false)); must(t, Forget(ctx)) })
+	must(t, Prepare(ctx, c))
 	prepared := ruleCount(t)
-	if links := inventory(t, h); strings.Contains(links, "route") || !strings.Contains(prepared, "fd09::5:"+c.Name) {
+	if links := inventory(t, h); strings.Contains(links, "route") || !strings.Contains(prepared, "fd09::5:"+c.hostLink(0)) {
 		t.Errorf("got %s %s", links, prepared)
 	}
 	plug(t, ct, c)
@@ -116,11 +116,11 @@ func TestJoinWithoutNATRemovesTheEntry(t *testing.T) {
 	requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	plug(t, ct, c)
-	c.NAT = false
-	must(t, join(ctx, c))
-	if got := ruleCount(t); strings.Contains(got, c.Name) {
+	c.Interfaces[0].NAT = false
+	must(t, Join(ctx, c))
+	if got := ruleCount(t); strings.Contains(got, c.hostLink(0)) {
 		t.Errorf("got %s", got)
 	}
 }
@@ -129,16 +129,16 @@ func TestNATEntryPassesToTheNextHolder(t *testing.T) {
 	requireHost(t)
 	one, two := newSpace(t, true), newSpace(t, true)
 	a, b := config(1, "10.9.0.5/32"), config(2, "10.9.0.5/32")
-	a.NAT, b.NAT = true, true
+	a.Interfaces[0].NAT, b.Interfaces[0].NAT = true, true
 	plug(t, one, a)
-	must(t, leave(ctx, a, true))
+	must(t, Leave(ctx, a, true))
 	plug(t, two, b)
-	if got := ruleCount(t); !strings.Contains(got, "10.9.0.5:"+b.Name) {
+	if got := ruleCount(t); !strings.Contains(got, "10.9.0.5:"+b.hostLink(0)) {
 		t.Errorf("got %s", got)
 	}
 }
 
-func TestJoinRefusesAnAddressInUse(t *testing.T) {
+func TestAnAddressInUseIsRefused(t *testing.T) {
 	h := requireHost(t)
 	out, one, two := outside(t, h), newSpace(t, true), newSpace(t, true)
 	_ = out
@@ -146,7 +146,7 @@ func TestJoinRefusesAnAddressInUse(t *testing.T) {
 	up0, err := h.LinkByName("up0")
 	must(t, err)
 	for _, a := range []string{"10.9.0.8", "fd09::8"} {
-		must(t, h.RouteAdd(hostRoute(netip.MustParseAddr(a), up0.Attrs().Index)))
+		must(t, h.RouteAdd(&netlink.Route{Dst: ipNet(host(netip.MustParseAddr(a))), LinkIndex: up0.Attrs().Index, Protocol: RouteProtocol}))
 	}
 	for address, link := range map[string]string{
 		"10.9.0.5/24":      "ct000000000001",
@@ -157,19 +157,22 @@ func TestJoinRefusesAnAddressInUse(t *testing.T) {
 		"2001:db8:1::1/64": "the host's own",
 	} {
 		c := config(2, "10.9.0.7/32", address)
-		must(t, attach(ctx, two.pid, c))
-		err := join(ctx, c)
-		if !errors.Is(err, ErrAddressInUse) || !strings.Contains(err.Error(), link) {
-			t.Errorf("%s: want %s named, got %v", address, link, err)
+		was := config(2, "10.9.0.7/32")
+		for op, err := range map[string]error{
+			"suspended": Apply(ctx, Target{Stage: Blackholed, Before: &was}, c),
+			"attach":    Attach(ctx, two.pid, c), "prepare": Prepare(ctx, c), "join": Apply(ctx, Target{PID: two.pid}, c),
+		} {
+			if !errors.Is(err, ErrAddressInUse) || !strings.Contains(err.Error(), link) {
+				t.Errorf("%s %s: want %s named, got %v", op, address, link, err)
+			}
 		}
-		must(t, leave(ctx, c, false))
 	}
-	if o, err := holderOf(h, netip.MustParseAddr("10.9.0.5")); err != nil || o.index == 0 {
+	if o, err := kernelOf(t).holderOf(netip.MustParseAddr("10.9.0.5")); err != nil || o.index == 0 {
 		t.Errorf("the holder lost its route: %+v, %v", o, err)
 	}
 	// A free address of the network that up0 is on, and one that is suspended.
 	c := config(2, "198.51.100.77/32", "10.9.0.99/32")
-	must(t, leave(ctx, c, true))
+	must(t, Leave(ctx, c, true))
 	plug(t, two, c)
 }
 
@@ -177,14 +180,14 @@ func TestLeaveSparesTheAddressOfAnother(t *testing.T) {
 	requireHost(t)
 	host, ct := hostSpace(t), newSpace(t, true)
 	suspended, running := config(1, "10.9.0.5/32", "fd09::5/128"), config(2, "10.9.0.5/32", "fd09::5/128")
-	must(t, leave(ctx, suspended, true))
-	running.NAT = true
+	must(t, Leave(ctx, suspended, true))
+	running.Interfaces[0].NAT = true
 	plug(t, ct, running)
-	must(t, leave(ctx, suspended, true))
-	must(t, leave(ctx, suspended, false))
+	must(t, Leave(ctx, suspended, true))
+	must(t, Leave(ctx, suspended, false))
 	exchange(t, host, ct, "10.9.0.5")
 	exchange(t, host, ct, "fd09::5")
-	if got := ruleCount(t); !strings.Contains(got, "10.9.0.5:"+running.Name) {
+	if got := ruleCount(t); !strings.Contains(got, "10.9.0.5:"+running.hostLink(0)) {
 		t.Errorf("NAT entry lost: %s", got)
 	}
 }
@@ -192,7 +195,7 @@ func TestLeaveSparesTheAddressOfAnother(t *testing.T) {
 func TestProcessOfTheHostIsRefused(t *testing.T) {
 	requireHost(t)
 	c := config(1, "10.9.0.5/32")
-	if err := attach(ctx, os.Getpid(), c); !errors.Is(err, ErrHostNamespace) {
+	if err := Attach(ctx, os.Getpid(), c); !errors.Is(err, ErrHostNamespace) {
 		t.Errorf("attach: got %v", err)
 	}
 	if err := CleanLocks(ctx, os.Getpid()); !errors.Is(err, ErrHostNamespace) {
@@ -204,7 +207,7 @@ func TestEndedProcessIsRefused(t *testing.T) {
 	requireHost(t)
 	cmd := exec.Command("true")
 	must(t, cmd.Run())
-	if err := attach(ctx, cmd.Process.Pid, config(1)); !errors.Is(err, ErrNoProcess) {
+	if err := Attach(ctx, cmd.Process.Pid, config(1)); !errors.Is(err, ErrNoProcess) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -214,11 +217,11 @@ func TestLinkThatIsNoVethIsLeftAlone(t *testing.T) {
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32")
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = c.Name
+	attrs.Name = c.hostLink(0)
 	bridge := &netlink.Bridge{LinkAttrs: attrs}
 	must(t, h.LinkAdd(bridge))
 	defer func() { must(t, h.LinkDel(bridge)) }()
-	for op, err := range map[string]error{"attach": attach(ctx, ct.pid, c), "join": join(ctx, c), "leave": leave(ctx, c, false)} {
+	for op, err := range map[string]error{"attach": Attach(ctx, ct.pid, c), "join": Join(ctx, c), "leave": Leave(ctx, c, false)} {
 		if !errors.Is(err, ErrLinkName) {
 			t.Errorf("%s: got %v", op, err)
 		}
@@ -227,7 +230,7 @@ func TestLinkThatIsNoVethIsLeftAlone(t *testing.T) {
 
 func TestJoinWithoutAttachNamesTheMissingLink(t *testing.T) {
 	requireHost(t)
-	if err := join(ctx, config(1)); !errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "ct000000000001") {
+	if err := Join(ctx, config(1)); !errors.Is(err, ErrNoLink) || !strings.Contains(err.Error(), "ct000000000001") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -236,20 +239,20 @@ func TestReapDeletesOnlyWhatIsNotKept(t *testing.T) {
 	requireHost(t)
 	one, two := newSpace(t, true), newSpace(t, true)
 	a, b := config(1, "10.9.0.5/32"), config(2, "10.9.0.6/32")
-	a.NAT, b.NAT = true, true
+	a.Interfaces[0].NAT, b.Interfaces[0].NAT = true, true
 	plug(t, one, a)
 	plug(t, two, b)
 	links, err := Links(ctx)
 	must(t, err)
-	if diff := cmp.Diff([]string{a.Name, b.Name}, links); diff != "" {
+	if diff := cmp.Diff([]string{a.hostLink(0), b.hostLink(0)}, links); diff != "" {
 		t.Error(diff)
 	}
-	deleted, err := Reap(ctx, func(name string) bool { return name == b.Name })
+	deleted, err := Reap(ctx, []Config{b})
 	must(t, err)
-	if diff := cmp.Diff([]string{a.Name}, deleted); diff != "" {
+	if diff := cmp.Diff([]string{"link " + a.hostLink(0), "packet filter of 000000000001"}, deleted); diff != "" {
 		t.Error(diff)
 	}
-	if got := ruleCount(t); strings.Contains(got, a.Name) || !strings.Contains(got, b.Name) {
+	if got := ruleCount(t); strings.Contains(got, a.hostLink(0)) || !strings.Contains(got, b.hostLink(0)) {
 		t.Errorf("NAT entries: %s", got)
 	}
 }
@@ -258,15 +261,15 @@ func TestForgetKeepsTheTableThatIsInUse(t *testing.T) {
 	h := requireHost(t)
 	ct := newSpace(t, true)
 	c := config(1, "10.9.0.5/32")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	plug(t, ct, c)
 	must(t, Forget(ctx))
-	must(t, leave(ctx, c, true))
+	must(t, Leave(ctx, c, true))
 	must(t, Forget(ctx))
 	if !strings.Contains(inventory(t, h), "table ctctl") {
 		t.Error("the table of a suspended container is gone")
 	}
-	must(t, leave(ctx, c, false))
+	must(t, Leave(ctx, c, false))
 	must(t, Forget(ctx))
 	if strings.Contains(inventory(t, h), "table ctctl") {
 		t.Error("the table is still there")
@@ -326,16 +329,16 @@ func BenchmarkAttachAndJoin(b *testing.B) {
 	requireHost(b)
 	ct := newSpace(b, true)
 	c := config(1, "10.9.0.5/32", "fd09::5/128")
-	c.NAT = true
+	c.Interfaces[0].NAT = true
 	plug(b, ct, c)
 	var took [4]time.Duration
 	for b.Loop() {
 		start := time.Now()
 		for i, do := range []func() error{
-			func() error { return silence(ctx, c) },
-			func() error { return leave(ctx, c, true) },
-			func() error { return attach(ctx, ct.pid, c) },
-			func() error { return join(ctx, c) },
+			func() error { return Silence(ctx, c) },
+			func() error { return Leave(ctx, c, true) },
+			func() error { return Attach(ctx, ct.pid, c) },
+			func() error { return Join(ctx, c) },
 		} {
 			must(b, do())
 			took[i] += time.Since(start)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ctctl/ctctl/internal/testutil"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const insideEnv = "CTCTL_NETNS_TEST_INSIDE"
@@ -195,25 +196,56 @@ func (s space) sysctl(t testing.TB, elem ...string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// config makes a configuration for container number n.
-func config(n int, addresses ...string) pair {
-	c := pair{Name: fmt.Sprintf("ct%012x", n)}
-	c.MAC, c.HostMAC = MACFor(c.Name, 0)
-	for _, a := range addresses {
-		c.Addresses = append(c.Addresses, netip.MustParsePrefix(a))
+// config makes a configuration for container number n, with one routed interface.
+func config(n int, addresses ...string) Config {
+	return Config{UID: fmt.Sprintf("%012x0000", n), Interfaces: []Interface{{Name: "eth0", Addresses: prefixes(addresses...)}}}
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range texts {
+		out = append(out, netip.MustParsePrefix(a))
 	}
-	return c
+	return out
+}
+
+// macs is the hardware address of the first interface's end: 0 is the
+// container's, 1 the host's.
+func macs(c Config, end int) string {
+	container, host := c.macs(c.Interfaces[0])
+	return []string{container.String(), host.String()}[end]
+}
+
+func addAddress(h *netlink.Handle, link netlink.Link, p netip.Prefix) error {
+	a := netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return h.AddrReplace(link, &a)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// forward makes the host a router.
+func forward(t testing.TB) {
+	t.Helper()
+	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		_, err := setSysctl(sysctlPath(name), "1")
+		must(t, err)
+	}
 }
 
 // plug attaches and joins, and takes everything down at the test's end.
-func plug(t testing.TB, s space, c pair) {
+func plug(t testing.TB, s space, c Config) {
 	t.Helper()
 	t.Cleanup(func() {
-		must(t, leave(context.Background(), c, false))
+		must(t, Leave(context.Background(), c, false))
 		must(t, Forget(context.Background()))
 	})
-	must(t, attach(context.Background(), s.pid, c))
-	must(t, join(context.Background(), c))
+	must(t, Attach(context.Background(), s.pid, c))
+	must(t, Join(context.Background(), c))
 }
 
 // outside makes a second host, linked by up0 to the host under test.
@@ -228,7 +260,7 @@ func outside(t testing.TB, h *netlink.Handle) space {
 	t.Cleanup(func() { must(t, h.LinkDel(up0)) })
 	configure := func(h *netlink.Handle, link netlink.Link, addresses ...string) error {
 		for _, a := range addresses {
-			if err := addressStep(h, link, netip.MustParsePrefix(a), netlink.SCOPE_UNIVERSE).do(); err != nil {
+			if err := addAddress(h, link, netip.MustParsePrefix(a)); err != nil {
 				return err
 			}
 		}

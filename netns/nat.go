@@ -9,237 +9,226 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// The table holds one rule for each IP version, and the set of the container
-// addresses that the rule is for; a container adds and removes only elements:
+// The table that all containers share holds few rules, and the sets of what they
+// are for; a container adds and removes only elements, with its tag as comment:
 //
 //	table inet ctctl {
 //		set nat4 { type ipv4_addr; elements = { 10.9.0.5 comment "ct0123456789ab" } }
-//		set nat6 { type ipv6_addr }
+//		set home4 { type ipv4_addr . ifname; elements = { 10.9.0.5 . "ct0123456789ab" … } }
+//		map forward4 {
+//			type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+//			elements = { 0.0.0.0 . tcp . 8080 … : 10.9.0.5 . 80 }
+//		}
 //		chain postrouting {
 //			type nat hook postrouting priority srcnat
-//			meta nfproto ipv4 ip saddr @nat4 oifname != "ct*" oifname != "lo" masquerade
-//			meta nfproto ipv6 ip6 saddr @nat6 oifname != "ct*" oifname != "lo" masquerade
+//			ct status dnat ip daddr . oifname @home4 ip daddr . iifname @home4 masquerade
+//			ip saddr . oifname @home4 return
+//			ip saddr @nat4 oifname != "ct*" oifname != "lo" masquerade
 //		}
+//		chain prerouting {
+//			type nat hook prerouting priority dstnat
+//			dnat ip to ip daddr . meta l4proto . th dport map @forward4
+//			ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to 0.0.0.0 . meta l4proto . th dport map @forward4
+//		}
+//		chain output { type nat hook output priority dstnat; … the same }
 //	}
+//
+// and all of that for IPv6 too. The chains prerouting and output are made with
+// the first forward. home4 says behind which link of the host an address is: the
+// container's, or its bridge. What is forwarded back to where it came from, by a
+// container that uses the host's address, is masqueraded, else the answer would
+// not pass the host. What stays on a container's own bridge is never changed.
 var (
 	natTable = &nftables.Table{Name: "ctctl", Family: nftables.TableFamilyINet}
 	natSet4  = &nftables.Set{Table: natTable, Name: "nat4", KeyType: nftables.TypeIPAddr}
 	natSet6  = &nftables.Set{Table: natTable, Name: "nat6", KeyType: nftables.TypeIP6Addr}
-	natChain = &nftables.Chain{
-		Name:     "postrouting",
-		Table:    natTable,
-		Type:     nftables.ChainTypeNAT,
-		Hooknum:  nftables.ChainHookPostrouting,
-		Priority: nftables.ChainPriorityNATSource,
-	}
+	homeSet4 = concatSet("home4", nftables.TypeIPAddr, nftables.TypeIFName)
+	homeSet6 = concatSet("home6", nftables.TypeIP6Addr, nftables.TypeIFName)
+	forward4 = forwardMap("forward4", nftables.TypeIPAddr)
+	forward6 = forwardMap("forward6", nftables.TypeIP6Addr)
+
+	sharedSets = []*nftables.Set{natSet4, natSet6, homeSet4, homeSet6, forward4, forward6}
+
+	natChain     = natHook("postrouting", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	forwardChain = natHook("prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+	hostChain    = natHook("output", nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
 )
+
+func concatSet(name string, types ...nftables.SetDatatype) *nftables.Set {
+	return &nftables.Set{Table: natTable, Name: name, Concatenation: true, KeyType: nftables.MustConcatSetType(types...)}
+}
+
+func forwardMap(name string, addr nftables.SetDatatype) *nftables.Set {
+	s := concatSet(name, addr, nftables.TypeInetProto, nftables.TypeInetService)
+	s.IsMap, s.DataType = true, nftables.MustConcatSetType(addr, nftables.TypeInetService)
+	return s
+}
+
+func natHook(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+	return &nftables.Chain{Name: name, Table: natTable, Type: nftables.ChainTypeNAT, Hooknum: hook, Priority: priority}
+}
+
+// ipVersion is what the rules of IPv4 and IPv6 differ in.
+type ipVersion struct {
+	proto          byte
+	source, dest   int // offsets in the header
+	length         int // of an address
+	nat, home, fwd string
+	loopback       []byte // how loopback addresses begin
+}
+
+var ipVersions = []ipVersion{
+	{unix.NFPROTO_IPV4, ip4Source, ip4Dest, 4, natSet4.Name, homeSet4.Name, forward4.Name, []byte{127}},
+	{unix.NFPROTO_IPV6, ip6Source, ip6Dest, 16, natSet6.Name, homeSet6.Name, forward6.Name, netip.IPv6Loopback().AsSlice()},
+}
+
+func (v ipVersion) is() []expr.Any {
+	return matchMeta(expr.MetaKeyNFPROTO, expr.CmpOpEq, v.proto)
+}
+
+func (v ipVersion) load(offset int) expr.Any {
+	return loadField(expr.PayloadBaseNetworkHeader, offset, v.length, 0)
+}
+
+// at matches an address together with a link that is its home.
+func (v ipVersion) at(offset int, key expr.MetaKey) []expr.Any {
+	return []expr.Any{v.load(offset), loadMeta(key, v.length/4), lookup(v.home)}
+}
+
+func natRules() chainOf {
+	const dnat = 1 << 5 // IPS_DST_NAT
+	forwarded := []expr.Any{
+		&expr.Ct{Register: register(0), Key: expr.CtKeySTATUS},
+		&expr.Bitwise{SourceRegister: register(0), DestRegister: register(0), Len: 4, Mask: nativeUint32(dnat), Xor: nativeUint32(0)},
+		compare(expr.CmpOpNeq, nativeUint32(0)...),
+	}
+	c := chainOf{chain: natChain, tag: natTable.Name}
+	for _, v := range ipVersions {
+		back := slices.Concat(v.is(), forwarded, v.at(v.dest, expr.MetaKeyOIFNAME), v.at(v.dest, expr.MetaKeyIIFNAME))
+		stays := append(v.is(), v.at(v.source, expr.MetaKeyOIFNAME)...)
+		leaves := slices.Concat(v.is(), []expr.Any{v.load(v.source), lookup(v.nat)},
+			matchMeta(expr.MetaKeyOIFNAME, expr.CmpOpNeq, []byte("ct")...), // a prefix: no terminating zero
+			matchMeta(expr.MetaKeyOIFNAME, expr.CmpOpNeq, ifname("lo")...))
+		c.rules = append(
+			c.rules,
+			filterRule{"hairpin", append(back, &expr.Masq{})},
+			filterRule{"bridged", append(stays, verdict(expr.VerdictReturn))},
+			filterRule{"nat", append(leaves, &expr.Masq{})},
+		)
+	}
+	return c
+}
+
+// forwardRules are the same for what comes in and for what the host itself sends.
+// They leave loopback addresses alone, see checkHostAddress.
+func forwardRules(chain *nftables.Chain) chainOf {
+	c := chainOf{chain: chain, tag: natTable.Name}
+	for _, v := range ipVersions {
+		words := v.length / 4
+		lead := []expr.Any{
+			loadMeta(expr.MetaKeyL4PROTO, words),
+			loadField(expr.PayloadBaseTransportHeader, 2, 2, words+1),
+			&expr.Lookup{SourceRegister: register(0), DestRegister: register(0), IsDestRegSet: true, SetName: v.fwd},
+			&expr.NAT{
+				Type: expr.NATTypeDestNAT, Family: uint32(v.proto), Specified: true,
+				RegAddrMin: register(0), RegAddrMax: register(0), RegProtoMin: register(words), RegProtoMax: register(words),
+			},
+		}
+		local := []expr.Any{
+			loadField(expr.PayloadBaseNetworkHeader, v.dest, len(v.loopback), 0),
+			compare(expr.CmpOpNeq, v.loopback...),
+			&expr.Fib{Register: register(0), FlagDADDR: true, ResultADDRTYPE: true},
+			compare(expr.CmpOpEq, nativeUint32(unix.RTN_LOCAL)...),
+			&expr.Immediate{Register: register(0), Data: make([]byte, v.length)},
+		}
+		c.rules = append(
+			c.rules,
+			filterRule{"forward from one address", slices.Concat(v.is(), []expr.Any{v.load(v.dest)}, lead)},
+			filterRule{"forward from all addresses", slices.Concat(v.is(), local, lead)},
+		)
+	}
+	return c
+}
+
+// filterTimeout bounds a transaction. The first one makes the kernel load up to a
+// dozen modules, by a program for each, before it answers.
+const filterTimeout = time.Minute
 
 // openFilter opens a packet filter socket in the namespace behind the
 // descriptor ns, 0 for the caller's. The caller closes it with CloseLasting.
-func openFilter(ns int) (*nftables.Conn, error) {
+func openFilter(ns int, options ...nftables.SockOption) (*nftables.Conn, error) {
+	deadline := func(c *netlink.Conn) error { return c.SetDeadline(time.Now().Add(filterTimeout)) }
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(ns),
-		nftables.WithSockOptions(func(c *netlink.Conn) error {
-			return c.SetDeadline(time.Now().Add(answerTimeout))
-		}))
+		nftables.WithSockOptions(append(options, deadline)...))
 	if err != nil {
 		return nil, fmt.Errorf("open packet filter socket: %w", err)
 	}
 	return conn, nil
 }
 
-func natSetOf(a netip.Addr) *nftables.Set {
-	if a.Is4() {
-		return natSet4
-	}
-	return natSet6
-}
-
-// addNAT puts the addresses into the sets, and makes table and rules when they
-// are missing. The elements carry the name of their link as comment. It looks
-// first: a transaction takes the kernel 5 to 30 ms, and resuming a container
-// needs none.
-func addNAT(name string, addrs []netip.Addr) (err error) {
-	if len(addrs) == 0 {
-		return nil
-	}
-	conn, err := openFilter(0)
-	if err != nil {
+// queueTable queues what makes the table complete from any state, but for what
+// only forwards need.
+func queueTable(conn *nftables.Conn) error {
+	conn.AddTable(natTable)
+	if err := queueSets(conn, sharedSets); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.CloseLasting()) }()
-	entries, table, err := natEntries(conn)
-	if err != nil {
-		return err
-	}
-	if !table {
-		if err := queueTable(conn); err != nil {
-			return err
-		}
-	}
-	if err := queueElements(conn, name, addrs, entries); err != nil {
-		return err
-	}
-	return conn.Flush()
-}
-
-// queueElements queues the elements that are not there yet. One that exists
-// would keep the comment of its former owner, so it is replaced.
-func queueElements(conn *nftables.Conn, name string, addrs []netip.Addr, entries map[netip.Addr]string) error {
-	for _, a := range addrs {
-		owner, exists := entries[a]
-		if exists && owner == name {
-			continue
-		}
-		set := natSetOf(a)
-		element := []nftables.SetElement{{Key: a.AsSlice(), Comment: name}}
-		if exists {
-			if err := conn.SetDeleteElements(set, element); err != nil {
-				return err
-			}
-		}
-		if err := conn.SetAddElements(set, element); err != nil {
-			return err
-		}
-	}
+	natRules().queue(conn)
 	return nil
 }
 
-// queueTable queues what makes the table complete from any state. Flushing the
-// chain first keeps two processes that do this at once from doubling the rules.
-func queueTable(conn *nftables.Conn) error {
-	conn.AddTable(natTable)
-	conn.AddChain(natChain)
-	conn.FlushChain(natChain)
-	for _, r := range []struct {
-		set            *nftables.Set
-		proto          byte
-		offset, length uint32 // of the source address in the IP header
-	}{
-		{natSet4, unix.NFPROTO_IPV4, 12, 4},
-		{natSet6, unix.NFPROTO_IPV6, 8, 16},
-	} {
-		// AddSet numbers the set it is given: a copy keeps ours shareable.
-		set := *r.set
+// queueSets numbers the sets as a transaction wants it. The library would number
+// them by a counter that it does not guard.
+func queueSets(conn *nftables.Conn, sets []*nftables.Set) error {
+	for i, s := range sets {
+		set := *s
+		set.ID = uint32(i + 1)
+		if set.Table == guardTable {
+			set.ID += uint32(len(sharedSets))
+		}
 		if err := conn.AddSet(&set, nil); err != nil {
 			return err
 		}
-		conn.AddRule(&nftables.Rule{Table: natTable, Chain: natChain, Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{r.proto}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: r.offset, Len: r.length},
-			&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
-			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte("ct")}, // a prefix: no terminating zero
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.PutString("lo\x00")},
-			&expr.Masq{},
-		}})
 	}
 	return nil
 }
 
-// removeNAT takes the addresses out of the sets; absent ones are no error.
-func removeNAT(addrs []netip.Addr) error {
-	return removeEntries(func(a netip.Addr, _ string) bool { return slices.Contains(addrs, a) })
+func natSetOf(a netip.Addr) *nftables.Set  { return setOf(a, natSet4, natSet6) }
+func homeSetOf(a netip.Addr) *nftables.Set { return setOf(a, homeSet4, homeSet6) }
+
+func setOf(a netip.Addr, v4, v6 *nftables.Set) *nftables.Set {
+	if a.Is4() {
+		return v4
+	}
+	return v6
 }
 
-// reapNAT removes the entries of links for which keep says no.
-func reapNAT(keep func(name string) bool) error {
-	return removeEntries(func(_ netip.Addr, name string) bool { return !keep(name) })
-}
-
-// removeEntries removes the entries that match, in one transaction. An entry
-// that somebody else removes meanwhile fails all of it, so it looks again.
-func removeEntries(match func(a netip.Addr, name string) bool) (err error) {
-	const tries = 5
-	conn, err := openFilter(0)
+// forgetFilter removes the packet filter tables when they have no entry and the
+// host has no link of a container any more; else it does nothing.
+func forgetFilter(ctx context.Context) (err error) {
+	conn, err := openPolicy()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.CloseLasting()) }()
-	for range tries {
-		var entries map[netip.Addr]string
-		entries, _, err = natEntries(conn)
-		if err != nil {
-			return err
-		}
-		for a, name := range entries {
-			if !match(a, name) {
-				continue
-			}
-			if err := conn.SetDeleteElements(natSetOf(a), []nftables.SetElement{{Key: a.AsSlice()}}); err != nil {
-				return err
-			}
-		}
-		// Flush does nothing when nothing is queued.
-		if err = conn.Flush(); !isAbsent(err) {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("remove NAT entries: %w", err)
-	}
-	return nil
-}
-
-// natEntries returns the addresses in the sets with the names of their links.
-func natEntries(conn *nftables.Conn) (entries map[netip.Addr]string, table bool, err error) {
-	// The errors of listing a set hide their cause, so presence is asked first.
-	tables, err := conn.ListTablesOfFamily(natTable.Family)
-	if err != nil {
-		return nil, false, fmt.Errorf("list tables: %w", err)
-	}
-	for _, t := range tables {
-		table = table || t.Name == natTable.Name
-	}
-	if !table {
-		return nil, false, nil
-	}
-	entries = make(map[netip.Addr]string)
-	for _, set := range []*nftables.Set{natSet4, natSet6} {
-		elements, err := conn.GetSetElements(set)
-		if err != nil {
-			return nil, true, fmt.Errorf("list set %s: %w", set.Name, err)
-		}
-		for _, e := range elements {
-			if a, ok := netip.AddrFromSlice(e.Key); ok {
-				entries[a] = e.Comment
-			}
-		}
-	}
-	return entries, true, nil
-}
-
-// Forget removes the packet filter table when it has no entry and the host has
-// no link of a container any more; else it does nothing. Forwarding stays on.
-// It must not run beside an Attach or Join for the first container: the caller
-// holds the lock that keeps containers from starting.
-func Forget(ctx context.Context) (err error) {
-	defer wrapOp("forget network", "", &err)
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	conn, err := openFilter(0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.CloseLasting()) }()
-	entries, table, err := natEntries(conn)
-	if err != nil || !table || len(entries) > 0 {
+	defer func() { err = errors.Join(err, conn.close()) }()
+	owned, err := conn.owned(func(string) bool { return true })
+	if err != nil || !owned.empty() {
 		return err
 	}
 	links, err := Links(ctx)
 	if err != nil || len(links) > 0 {
 		return err
 	}
-	conn.DelTable(natTable)
-	if err := conn.Flush(); err != nil && !isAbsent(err) {
-		return fmt.Errorf("delete table: %w", err)
+	for _, t := range []*nftables.Table{natTable, guardTable} {
+		conn.DelTable(t)
+		if err := conn.Flush(); err != nil && !isAbsent(err) {
+			return fmt.Errorf("delete table %s: %w", t.Name, err)
+		}
 	}
 	return nil
 }

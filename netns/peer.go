@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,16 +32,16 @@ func await(ready func() (bool, error)) error {
 // awaitLocal waits until packets to an address of the link index are taken in.
 // An IPv6 address can be bound at once, but its local route comes from the work
 // queue of duplicate address detection (net/ipv6/addrconf.c), detection or not.
-func awaitLocal(h *netlink.Handle, a netip.Addr, index int) error {
+func (s *socket) awaitLocal(a netip.Addr, index int) error {
 	return await(func() (bool, error) {
-		routes, err := h.RouteGetWithOptions(a.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, OifIndex: index})
+		r, err := s.routeTo(a, index)
 		if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
 			return false, nil
 		}
 		if err != nil {
 			return false, fmt.Errorf("look up route for %s: %w", a, err)
 		}
-		return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, nil
+		return r.typ == unix.RTN_LOCAL, nil
 	})
 }
 
@@ -51,32 +49,19 @@ func awaitLocal(h *netlink.Handle, a netip.Addr, index int) error {
 // up, the kernel gives the other one its transmit queue from a work queue
 // (net/core/link_watch.c); what is sent before is dropped, and TCP sends a lost
 // handshake again only after a second.
-func awaitPeer(link netlink.Link) error {
-	return await(func() (bool, error) { return peerReady(link) })
+func (s *socket) awaitPeer(l linkInfo) error {
+	return await(func() (bool, error) { return s.peerReady(l) })
 }
 
 // peerReady asks for the state of the other end without entering its namespace
 // (IFLA_TARGET_NETNSID, Linux 4.20).
-func peerReady(link netlink.Link) (bool, error) {
-	attrs := link.Attrs()
-	if attrs.NetNsID < 0 || attrs.ParentIndex == 0 {
-		return true, nil // both ends in one namespace: not a pair of Attach
+func (s *socket) peerReady(l linkInfo) (bool, error) {
+	if l.peerNS < 0 || l.peer == 0 {
+		return true, nil // both ends in one namespace: no container's
 	}
-	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(attrs.ParentIndex)
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(attrs.NetNsID))))
-	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	peer, found, err := s.link(linkBody(unix.AF_UNSPEC, l.peer, 0, 0).u32(unix.IFLA_TARGET_NETNSID, l.peerNS))
 	if err != nil {
 		return false, fmt.Errorf("ask for the container's end: %w", err)
 	}
-	if len(answers) == 0 {
-		return false, nil
-	}
-	peer, err := netlink.LinkDeserialize(nil, answers[0])
-	if err != nil {
-		return false, fmt.Errorf("read the container's end: %w", err)
-	}
-	return peer.Attrs().OperState == netlink.OperUp, nil
+	return found && peer.ready, nil
 }

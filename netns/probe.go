@@ -28,8 +28,8 @@ func TryVeth() error {
 }
 
 // TryFilter makes, in a network namespace that is gone afterwards, the packet
-// filter that masquerades containers, and one that drops what comes in, which is
-// how CRIU holds connections.
+// filter that masquerades containers, the hooks that pin what their links send,
+// and a filter that drops what comes in, which is how CRIU holds connections.
 func TryFilter() error {
 	return inScratch(func() (err error) {
 		conn, err := openFilter(0)
@@ -40,6 +40,7 @@ func TryFilter() error {
 		if err := queueTable(conn); err != nil {
 			return err
 		}
+		queueGuardProbe(conn)
 		lock := conn.AddTable(&nftables.Table{Name: "probe", Family: nftables.TableFamilyINet})
 		drop := nftables.ChainPolicyDrop
 		conn.AddChain(&nftables.Chain{

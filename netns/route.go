@@ -4,14 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// RouteProtocol marks the routes that this package makes in the host's main
-// table (rtm_protocol, see rtnetlink(7); ip-route(8) shows "proto 199").
-const RouteProtocol = 199
 
 // holder says who answers for an address on the host.
 type holder struct {
@@ -24,16 +20,11 @@ type holder struct {
 	blackhole bool
 }
 
-// of says whether the address belongs to somebody else than the link index.
-func (o holder) foreign(index int) bool {
-	return o.local || (o.index != 0 && o.index != index)
-}
-
 // holderOf asks the kernel's routing decision instead of listing routes: it
 // costs the same however many routes there are. RTM_F_FIB_MATCH makes it answer
 // with the matched entry, so that its prefix length is known.
-func holderOf(h *netlink.Handle, a netip.Addr) (holder, error) {
-	routes, err := h.RouteGetWithOptions(a.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+func (s *socket) holderOf(a netip.Addr) (holder, error) {
+	r, err := s.routeTo(a, 0)
 	switch {
 	case errors.Is(err, unix.EINVAL):
 		return holder{blackhole: true}, nil
@@ -41,43 +32,40 @@ func holderOf(h *netlink.Handle, a netip.Addr) (holder, error) {
 		return holder{}, nil
 	case err != nil:
 		return holder{}, fmt.Errorf("look up route for %s: %w", a, err)
+	case !r.dst.IsSingleIP():
+		return holder{}, nil
 	}
-	for _, r := range routes {
-		if r.Dst == nil {
-			continue
-		}
-		if ones, _ := r.Dst.Mask.Size(); ones != a.BitLen() {
-			continue
-		}
-		index := r.LinkIndex
-		if index == 0 && len(r.MultiPath) > 0 {
-			index = r.MultiPath[0].LinkIndex
-		}
-		return holder{index: index, local: r.Type != unix.RTN_UNICAST}, nil
-	}
-	return holder{}, nil
+	return holder{index: r.index, local: r.typ != unix.RTN_UNICAST}, nil
 }
 
-// claim refuses addresses that somebody else holds, and returns the holders.
-func claim(h *netlink.Handle, addrs []netip.Addr, index int) (map[netip.Addr]holder, error) {
-	holders := make(map[netip.Addr]holder, len(addrs))
-	for _, a := range addrs {
-		o, err := holderOf(h, a)
-		if err != nil {
-			return nil, err
-		}
-		if o.foreign(index) {
-			return nil, inUse(h, a, o)
-		}
-		holders[a] = o
+// routeTo returns the entry that decides where packets to an address go, those
+// sent through a certain link if index is not 0.
+func (s *socket) routeTo(a netip.Addr, index int) (r routeInfo, err error) {
+	body := routeBody(unix.RtMsg{Family: familyOf(a), Dst_len: uint8(a.BitLen()), Flags: unix.RTM_F_FIB_MATCH})
+	body = body.attr(unix.RTA_DST, a.AsSlice())
+	if index != 0 {
+		body = body.u32(unix.RTA_OIF, index)
 	}
-	return holders, nil
+	err = s.ask(unix.RTM_GETROUTE, 0, body, func(b []byte) { r, _ = readRoute(b) })
+	return r, err
 }
 
-func inUse(h *netlink.Handle, a netip.Addr, o holder) error {
+// claim refuses addresses that somebody else holds.
+func (k *kernel) claim(holders map[netip.Addr]holder, c Config) error {
+	for _, i := range c.Interfaces {
+		for _, a := range i.addrs() {
+			if o := holders[a]; o.local || o.index != 0 {
+				return fmt.Errorf("interface %s: %w", i.Name, k.inUse(a, o))
+			}
+		}
+	}
+	return nil
+}
+
+func (k *kernel) inUse(a netip.Addr, o holder) error {
 	name := fmt.Sprintf("number %d", o.index)
-	if link, err := h.LinkByIndex(o.index); err == nil {
-		name = link.Attrs().Name
+	if l, found, err := k.host.linkAt(o.index); err == nil && found {
+		name = l.name
 	}
 	if o.local {
 		return fmt.Errorf("%w: %s is the host's own, on link %s", ErrAddressInUse, a, name)
@@ -85,36 +73,47 @@ func inUse(h *netlink.Handle, a netip.Addr, o holder) error {
 	return fmt.Errorf("%w: %s is reached through link %s", ErrAddressInUse, a, name)
 }
 
-func hostRoute(a netip.Addr, index int) *netlink.Route {
-	r := &netlink.Route{
-		LinkIndex: index,
-		Dst:       ipNet(netip.PrefixFrom(a, a.BitLen())),
-		Protocol:  RouteProtocol,
+// subnetsAround returns the networks that the host's links are on, as far as they
+// contain one of the addresses. Containers' links are not asked for.
+func (k *kernel) subnetsAround(addrs []netip.Addr) ([]subnet, error) {
+	var out []subnet
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		ours := func(a netip.Addr) bool { return familyOf(a) == family }
+		if !slices.ContainsFunc(addrs, ours) {
+			continue
+		}
+		all, err := k.host.addrs(family, 0)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range all {
+			if x.prefix.IsSingleIP() || x.prefix.Addr() == gateway6 || !slices.ContainsFunc(addrs, x.prefix.Contains) {
+				continue
+			}
+			l, found, err := k.host.linkAt(x.index)
+			if err != nil {
+				return nil, err
+			}
+			if found && l.name != "lo" && !linkPattern.MatchString(l.name) {
+				out = append(out, subnet{x.prefix.Masked(), l.name})
+			}
+		}
 	}
-	if a.Is4() {
-		r.Scope = netlink.SCOPE_LINK
-	}
-	return r
+	return out, nil
 }
 
-func blackholeRoute(a netip.Addr) *netlink.Route {
-	return &netlink.Route{
-		Dst:      ipNet(netip.PrefixFrom(a, a.BitLen())),
-		Type:     unix.RTN_BLACKHOLE,
-		Protocol: RouteProtocol,
+// hostLinkNamed finds a link of the host that is no container's.
+func (k *kernel) hostLinkNamed(name string) (linkInfo, error) {
+	l, found, err := k.host.linkNamed(name)
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %s", ErrNoLink, name)
 	}
+	return l, err
 }
 
-// deleteBlackhole removes a blackhole of ours; an absent one is no error.
-func deleteBlackhole(h *netlink.Handle, a netip.Addr) error {
-	if err := h.RouteDel(blackholeRoute(a)); err != nil && !isAbsent(err) {
-		return fmt.Errorf("delete blackhole route for %s: %w", a, err)
-	}
-	return nil
-}
-
-// isAbsent recognises what the kernel says when the link, route or packet
-// filter object to delete is not there.
+// isAbsent recognises what the kernel says when the link, address, route, rule or
+// packet filter object to delete is not there.
 func isAbsent(err error) bool {
-	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
+	return errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) ||
+		errors.Is(err, unix.EADDRNOTAVAIL)
 }

@@ -2,7 +2,9 @@ package netns
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,8 +13,19 @@ import (
 // procSysNet holds the network settings of the calling thread's namespace.
 var procSysNet = "/proc/sys/net"
 
+const (
+	// forwarding6 turns forwarding on for all links.
+	forwarding6 = "ipv6/conf/all/forwarding"
+	disableIPv6 = "ipv6/conf/*/disable_ipv6"
+)
+
 func sysctlPath(elem ...string) string {
 	return filepath.Join(append([]string{procSysNet}, elem...)...)
+}
+
+// sysctlOf is the path of a setting whose name has * in the link's place.
+func sysctlOf(name, link string) string {
+	return sysctlPath(strings.Replace(name, "*", link, 1))
 }
 
 // setSysctl writes value unless it is set already, and returns what was set
@@ -29,24 +42,56 @@ func setSysctl(path, value string) (before string, err error) {
 	return before, os.WriteFile(path, []byte(value), 0)
 }
 
-// sysctlStep sets a value under /proc/sys/net.
-func sysctlStep(value string, elem ...string) step {
-	path := sysctlPath(elem...)
-	return step{"set " + path, func() error {
-		_, err := setSysctl(path, value)
+func setHostWide(log *slog.Logger, value, path string) error {
+	before, err := setSysctl(path, value)
+	if err != nil {
 		return err
-	}}
+	}
+	if before != value {
+		log.Info(fmt.Sprintf("host-wide setting %s changed from %s to %s", path, before, value), "op", "apply")
+	}
+	return nil
 }
 
-// optionalSysctlStep is sysctlStep for a setting that not every kernel has.
+// keepAdvertisements comes before IPv6 forwarding, which has no setting by link
+// before Linux 6.17. Turning it on makes the kernel ignore router advertisements
+// and drop the default route learnt from them, except on links with accept_ra=2
+// (kernel documentation, networking/ip-sysctl); so links that listen to
+// advertisements are changed to that first.
+func (k *kernel) keepAdvertisements() error {
+	links, err := k.host.links(nil)
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if linkPattern.MatchString(l.name) {
+			continue
+		}
+		path := sysctlPath("ipv6", "conf", l.name, "accept_ra")
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // gone meanwhile, or too small an MTU for IPv6
+		}
+		if err != nil {
+			return err
+		}
+		if b[0] != '1' {
+			continue
+		}
+		if err := setHostWide(k.c.log(), "2", path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// optionalSysctlStep sets a value that not every kernel has.
 func optionalSysctlStep(value string, elem ...string) step {
-	s := sysctlStep(value, elem...)
-	do := s.do
-	s.do = func() error {
-		if err := do(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := sysctlPath(elem...)
+	return step{"set " + path, func() error {
+		if _, err := setSysctl(path, value); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
-	}
-	return s
+	}}
 }

@@ -1,5 +1,5 @@
-// Package quota limits what a group of processes may use, says what it uses,
-// freezes it and ends it. It knows cgroups and processes, not containers.
+// Package quota limits what a group of processes may use, says what it uses and
+// how often it met a limit, freezes it and ends it. It knows cgroups and processes, not containers.
 //
 // A Group is one name, "/ctctl-…", in every cgroup hierarchy of the host. The
 // three layouts that exist are served alike:
@@ -21,7 +21,40 @@
 // freezers cannot be bounded by a context, poll in steps of 1 ms and up, and
 // look at nothing but the state file; their updates do not roll back.
 //
-// Memory, processes and cpu time are enforced by cgroups. The disk limit is
-// part of Limits, so that it is parsed and stored in one place, and is
-// enforced by the storage drivers.
+// # Limits
+//
+// Limits mean the same with both versions of cgroups:
+//
+//	                cgroup2                    v1
+//	CPUs            cpu.max                    cpu.cfs_quota_us
+//	CPUWeight       cpu.weight                 cpu.shares, weight*1024/100
+//	CPUSet          cpuset.cpus                cpuset.cpus, and mems where none are set
+//	MemoryBytes     memory.max                 memory.limit_in_bytes
+//	MemoryHighBytes memory.high                refused: there is nothing like it
+//	MemoryMinBytes  memory.min                 refused: there is nothing like it
+//	SwapBytes       memory.swap.max            memory.memsw.limit_in_bytes, the sum and a page
+//	PIDs            pids.max                   pids.max
+//	IOWeight        io.weight, io.bfq.weight   blkio.bfq.weight
+//	IO              io.max                     blkio.throttle.*
+//
+// libcontainer makes and removes a container's cgroup and says which devices may
+// be used; all limits are this package's. Apply looks at everything first, writes
+// in an order that the kernel takes, looks again at what the kernel lets happen
+// without complaint, and writes back what was there when something is refused.
+// Effective says what Read will return, Compare what is not as it should be, and
+// Notes what holds in part only on this host.
+//
+// A guarantee, MemoryMinBytes, reaches cgroups below the group that have the
+// memory controller of their own only where cgroup2 is mounted with
+// memory_recursiveprot, as systemd does.
+//
+// # Usage
+//
+// Usage is one reading: held, most held, limit and how often the limit was met, as
+// OpenVZ's user_beancounters say it, with the kernel's pressure figures. Counters
+// begin at 0 with every cgroup; a Tally adds them up over the lives of a container,
+// from whatever readings there are. Nothing has to run for that.
+//
+// The disk limit is part of Limits, so that it is parsed and stored in one place,
+// and is enforced by the storage drivers.
 package quota

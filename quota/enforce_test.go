@@ -40,6 +40,8 @@ func TestLimitsAreReadBackFromTheKernel(t *testing.T) {
 	g := limitedGroup(t)
 	for _, want := range []Limits{
 		{CPUs: 1.5, MemoryBytes: 256 << 20, PIDs: 50},
+		{CPUWeight: 1, CPUSet: "0", MemoryBytes: 256 << 20, SwapBytes: UnlimitedSwap},
+		{CPUWeight: 10000, MemoryBytes: 256 << 20, SwapBytes: 1 << 30},
 		{CPUs: 0.01, MemoryBytes: 64 << 20, PIDs: 1},
 		{CPUs: 8192, MemoryBytes: 1 << 40, PIDs: MaxPIDs},
 		{CPUs: 0.5},
@@ -48,7 +50,7 @@ func TestLimitsAreReadBackFromTheKernel(t *testing.T) {
 		if err := g.Apply(want); err != nil {
 			t.Fatalf("%+v: %v", want, err)
 		}
-		if got, err := g.Read(); err != nil || got != want {
+		if got, err := g.Read(); err != nil || !got.Equal(want) {
 			t.Errorf("read %+v, %v, want %+v", got, err, want)
 		}
 	}
@@ -67,8 +69,8 @@ func TestTheMemoryLimitIsEnforced(t *testing.T) {
 	if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Errorf("it ended with %v, want SIGKILL", err)
 	}
-	if u, err := g.Usage(); err != nil || u.OOMKills == 0 {
-		t.Errorf("usage %+v, %v: want an OOM kill", u, err)
+	if u, err := g.Usage(); err != nil || u.Memory.OOMKills == 0 || u.Memory.Failures == 0 || u.Memory.MaxHeld < 60<<20 || u.Memory.Limit != 64<<20 {
+		t.Errorf("usage %+v, %v: want an OOM kill and the limit met", u.Memory, err)
 	}
 }
 
@@ -86,19 +88,19 @@ func TestALimitBelowUsageIsRefusedAndChangesNothing(t *testing.T) {
 		if !errors.Is(err, ErrBelowUsage) || !strings.Contains(err.Error(), "set at least") {
 			t.Errorf("%+v: %v, want ErrBelowUsage and a cure", l, err)
 		}
-		if got, err := g.Read(); err != nil || got != old {
+		if got, err := g.Read(); err != nil || !got.Equal(old) {
 			t.Errorf("after the refusal: %+v, %v, want %+v", got, err, old)
 		}
 	}
 	u, err := g.Usage()
-	if err != nil || u.MemoryBytes < 128<<20 || u.PIDs < 2 || u.OOMKills != 0 || u.CPUTime == 0 {
+	if err != nil || u.Memory.Held < 128<<20 || u.PIDs.Held < 2 || u.Memory.OOMKills != 0 || u.CPU.Time == 0 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
 	want := Limits{CPUs: 1, MemoryBytes: 256 << 20, PIDs: 90}
 	if err := g.Apply(want); err != nil {
 		t.Errorf("a limit above usage: %v", err)
 	}
-	if got, err := g.Read(); err != nil || got != want {
+	if got, err := g.Read(); err != nil || !got.Equal(want) {
 		t.Errorf("read %+v, %v, want %+v", got, err, want)
 	}
 }
@@ -114,7 +116,7 @@ func TestThePIDsLimitIsEnforced(t *testing.T) {
 		t.Error("the shell forked without end")
 	}
 	u, err := g.Usage()
-	if err != nil || u.PIDs != 4 || u.ForksRefused == 0 {
+	if err != nil || u.PIDs.Held != 4 || u.PIDs.Failures == 0 || u.PIDs.Limit != 5 {
 		t.Errorf("usage %+v, %v: want the 4 children left and a refused fork", u, err)
 	}
 	if pids, err := g.PIDs(); err != nil || len(pids) != 4 {
@@ -135,6 +137,9 @@ func TestTheCPULimitIsEnforced(t *testing.T) {
 	t.Logf("%.2f CPUs used", share)
 	if share > 0.35 {
 		t.Errorf("%.2f CPUs used, want at most 0.2", share)
+	}
+	if u, err := g.Usage(); err != nil || u.CPU.Failures == 0 || u.CPU.ThrottledTime == 0 || u.CPU.Limit != 0.2 {
+		t.Errorf("usage %+v, %v: want periods in which it was throttled", u.CPU, err)
 	}
 }
 

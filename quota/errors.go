@@ -10,6 +10,8 @@ import (
 var (
 	// ErrBadLimit is a limit that cannot be understood or is out of range.
 	ErrBadLimit = errors.New("bad limit")
+	// ErrNoDevice is a device of an io limit that is no disk of this host.
+	ErrNoDevice = errors.New("no such disk")
 	// ErrBadName is a group name that is not "/ctctl-" and [0-9a-z-]+.
 	ErrBadName = errors.New("bad cgroup name")
 )
@@ -18,7 +20,8 @@ var (
 var (
 	// ErrNoCgroups means that no cgroup hierarchy is mounted.
 	ErrNoCgroups = errors.New("no cgroup hierarchy is mounted")
-	// ErrUnsupported means that the host lacks the controller or the freezer.
+	// ErrUnsupported means that the host lacks the controller or the freezer. It is
+	// matched by every *UnsupportedError.
 	ErrUnsupported = errors.New("not supported by this host's cgroups")
 	// ErrNotFound means that the group does not exist.
 	ErrNotFound = errors.New("no such cgroup")
@@ -29,6 +32,23 @@ var (
 	// ErrPopulated means that processes are left in the group.
 	ErrPopulated = errors.New("cgroup still has processes")
 )
+
+// UnsupportedError is a limit that this host's cgroups do not have. It matches
+// ErrUnsupported.
+type UnsupportedError struct {
+	Limit      string // as the flag of ctctl set is called: "memory-high"
+	Controller string // "memory"
+	Version    string // of cgroups that the controller is in: "v1" or "v2"
+	Why        string // a phrase
+	Cure       string
+}
+
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("%s: %v: %s controller of cgroup %s: %s; %s", e.Limit, ErrUnsupported, e.Controller, e.Version, e.Why, e.Cure)
+}
+
+// Unwrap lets errors.Is find ErrUnsupported.
+func (e *UnsupportedError) Unwrap() error { return ErrUnsupported }
 
 // Task is one thread as an error message needs it.
 type Task struct {

@@ -24,6 +24,7 @@ var namePattern = regexp.MustCompile(`^/ctctl-[0-9a-z-]+$`)
 type Group struct {
 	name   string
 	mounts mounts
+	pool   string // what Pool means, see WithPool
 }
 
 // Open finds the hierarchies by /proc/self/mountinfo. The name is "/ctctl-"
@@ -240,7 +241,7 @@ func (g Group) enableTop() error {
 	if err != nil {
 		return fmt.Errorf("enable controllers: %w", err)
 	}
-	for _, c := range [...]string{"cpu", "memory", "pids"} {
+	for _, c := range [...]string{"cpu", "cpuset", "io", "memory", "pids"} {
 		if !slices.Contains(have, c) || slices.Contains(on, c) {
 			continue
 		}

@@ -54,6 +54,8 @@ func (l Layout) Missing() []string {
 type mounts struct {
 	v1      map[string]string // controller or "name=…" → mount point
 	unified string
+	disks   func(path string) ([]string, error) // nil: disksOf
+	write   func(path, value string) error      // nil: writeText
 }
 
 func readMounts() (mounts, error) {

@@ -49,18 +49,73 @@ func ParseBytes(s string) (int64, error) {
 	if !ok {
 		return 0, badLimit("size", s, fmt.Sprintf("has the unknown unit %q", unit), cure)
 	}
+	n, why := scaled(num, shift)
+	if why != "" {
+		return 0, badLimit("size", s, why, cure)
+	}
+	return n, nil
+}
+
+// scaled returns num times two to the power of shift, or why that is no size.
+func scaled(num *big.Rat, shift uint) (n int64, why string) {
 	if shift == 0 && !num.IsInt() {
-		return 0, badLimit("size", s, "is a fraction of a byte", cure)
+		return 0, "is a fraction of a byte"
 	}
 	num.Mul(num, new(big.Rat).SetInt(new(big.Int).Lsh(big.NewInt(1), shift)))
 	whole := new(big.Int).Quo(num.Num(), num.Denom())
 	if !whole.IsInt64() || whole.Int64() > MaxBytes {
-		return 0, badLimit("size", s, "is more than 4 EiB", cure)
+		return 0, "is more than 4 EiB"
 	}
 	if whole.Sign() == 0 && num.Sign() != 0 {
-		return 0, badLimit("size", s, "is a fraction of a byte", cure)
+		return 0, "is a fraction of a byte"
 	}
-	return whole.Int64(), nil
+	return whole.Int64(), ""
+}
+
+// ParseSwap reads the swap beyond memory: a size as ParseBytes does, "0" for
+// none, "unlimited" or "max" for UnlimitedSwap. The word "none" could mean either
+// and is refused. Errors match ErrBadLimit.
+func ParseSwap(s string) (int64, error) {
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "none":
+		return 0, badLimit("swap", s, "is ambiguous", "write 0 for no swap, unlimited for any amount")
+	case "unlimited", "max":
+		return UnlimitedSwap, nil
+	}
+	n, err := ParseBytes(s)
+	if err != nil {
+		return 0, err
+	}
+	return n, checkBytes("swap", n, MinSwapBytes)
+}
+
+// ParseWeight reads a weight of cpu or io, 1 to 10000. "0", "default" and
+// "none" are the default (0). Errors match ErrBadLimit.
+func ParseWeight(s string) (int64, error) {
+	const cure = `write a whole number from 1 to 10000; 0 is the default of 100`
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "none", "default":
+		return 0, nil
+	}
+	num, unit, ok := splitNumber(s)
+	if !ok || unit != "" || !num.IsInt() || !num.Num().IsInt64() || num.Num().Int64() > MaxWeight {
+		return 0, badLimit("weight", s, "is not a weight", cure)
+	}
+	return num.Num().Int64(), nil
+}
+
+// ParsePercent reads "90" or "90%". "0" and "none" are none (0). Errors match
+// ErrBadLimit.
+func ParsePercent(s string) (int64, error) {
+	const cure = `write a whole number from 1 to 100 like 90%; 0 is none`
+	if strings.EqualFold(strings.TrimSpace(s), "none") {
+		return 0, nil
+	}
+	num, unit, ok := splitNumber(s)
+	if !ok || unit != "" && unit != "%" || !num.IsInt() || !num.Num().IsInt64() || num.Num().Int64() > 100 {
+		return 0, badLimit("percentage", s, "is not a percentage", cure)
+	}
+	return num.Num().Int64(), nil
 }
 
 // ParsePIDs reads a number of tasks. "0", "none", "unlimited" and "max" are no

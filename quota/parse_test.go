@@ -113,7 +113,7 @@ func TestValidateRefusesWhatIsOutOfRange(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range append([]string{"512M", "1.5G", "150%", "2 cores", "max", "0"}, garbage...) {
+	for _, s := range append([]string{"512M", "1.5G", "150%", "2 cores", "max", "0", "0-3,6", "pool=10MB/s,20iops", "/dev/vda=0"}, garbage...) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -139,6 +139,21 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("ParsePIDs(%q) = %v: %v", s, n, err)
 			}
 		}
+		if n, err := ParseSwap(s); err == nil {
+			if err := (Limits{SwapBytes: n, MemoryBytes: MinMemoryBytes}).Validate(); err != nil && n <= MaxBytes-MinMemoryBytes {
+				t.Errorf("ParseSwap(%q) = %v: %v", s, n, err)
+			}
+		}
+		if set, err := ParseCPUSet(s); err == nil {
+			if err := (Limits{CPUSet: set}).Validate(); err != nil {
+				t.Errorf("ParseCPUSet(%q) = %q: %v", s, set, err)
+			}
+		}
+		if set, err := ParseIO(s); err == nil {
+			if err := (Limits{IO: set.Write(set.Read(nil))}).Validate(); err != nil {
+				t.Errorf("ParseIO(%q) = %+v: %v", s, set, err)
+			}
+		}
 	})
 }
 
@@ -148,10 +163,16 @@ func FuzzReadingOfKernelFiles(f *testing.F) {
 	f.Add("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw")
 	f.Add("max 100000")
 	f.Add(")(")
+	f.Add("254:0 rbps=1048576 wbps=max riops=max wiops=120")
+	f.Add("some avg10=0.12 avg60=3 avg300=100.00 total=1234567")
+	f.Add("0-3,6")
 	f.Fuzz(func(_ *testing.T, s string) {
 		_, _ = parseStat(1, s)
 		_, _ = parseMounts(strings.NewReader(s))
 		_, _ = parseCPUMax(s)
+		_, _, _ = parseIOMax(s)
+		_, _ = parseStall(s)
+		_, _ = parseCPUs(s)
 	})
 }
 

@@ -22,6 +22,8 @@ usage: scripts/install-criu.sh [options]
   --sha256 HEX     the digest that FILE must have
   --suite SUITE    take the source package from this suite (sid, then testing)
   --no-update      the host's package lists are fresh: no apt-get update
+  --portable       build one for a package: libraries whose names differ between
+                   Debian releases are linked in. The system's is not looked at
   --force          build even if a good CRIU is there
 USAGE
 }
@@ -36,6 +38,7 @@ source_sha256=''
 suites=(sid testing)
 update=yes
 force=''
+portable=''
 
 build_packages=(
 	gcc libc6-dev make pkg-config xz-utils
@@ -100,7 +103,7 @@ keep_existing() {
 		say "keeping $prefix/sbin/criu"
 		finish "$prefix/sbin/criu"
 	fi
-	if system=$(type -P criu) && acceptable "$system"; then
+	if [ -z "$portable" ] && system=$(type -P criu) && acceptable "$system"; then
 		say "keeping the system's $system"
 		finish "$system"
 	fi
@@ -305,13 +308,30 @@ use_source_file() {
 	origin=$(basename -- "$source_file")
 }
 
+# libraries_to_link_in makes a directory that has their static archives only:
+# the linker that looks there first takes these.
+libraries_to_link_in() {
+	local library file
+	mkdir "$work/static"
+	for library in net nl-3 protobuf-c uuid; do
+		file=$(gcc -print-file-name="lib$library.a")
+		[ "$file" != "lib$library.a" ] || die "lib$library.a is missing"
+		ln -s "$file" "$work/static/"
+	done
+}
+
 build() {
+	local link=()
+	if [ -n "$portable" ]; then
+		libraries_to_link_in
+		link=(LDFLAGS="-L$work/static")
+	fi
 	mkdir "$work/criu"
 	tar -xf "$work/source.tar" -C "$work/criu" --strip-components=1 --no-same-owner
 	say "building (log: shown on failure)"
 	# A clean environment: a make that calls this script, or CFLAGS made for
 	# something else, must not change the build.
-	if ! env -i PATH="$PATH" HOME=/nonexistent LC_ALL=C \
+	if ! env -i PATH="$PATH" HOME=/nonexistent LC_ALL=C "${link[@]}" \
 		make -C "$work/criu" -j"$(nproc)" WERROR=0 criu >"$work/build.log" 2>&1; then
 		tail -n 40 "$work/build.log" >&2
 		die "building CRIU failed"
@@ -356,6 +376,7 @@ parse_options() {
 			shift
 			;;
 		--no-update) update='' ;;
+		--portable) portable=yes ;;
 		--force) force=yes ;;
 		-h | --help)
 			usage

@@ -10,10 +10,12 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 usage() {
 	cat <<'USAGE'
 usage: scripts/setup.sh [--runtime-only] [--no-criu]
+       scripts/setup.sh --vm
 
   --runtime-only  only what a host needs to run a ready-made ctctl: no
                   compiler, no Go, no test clients (CRIU still is built)
   --no-criu       leave CRIU alone
+  --vm            what `make test-vm` needs besides all that: QEMU, and that only
 
 Run it as root, or as a user who may use sudo.
 USAGE
@@ -36,6 +38,9 @@ test_packages=(
 	iproute2=ip nftables=nft curl=curl redis-tools=redis-cli
 	postgresql-client=psql shellcheck=shellcheck
 )
+
+# Virtual machines, and the file systems they boot from.
+vm_packages=(qemu-system-x86 qemu-utils e2fsprogs binutils)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() {
@@ -178,6 +183,10 @@ main() {
 		case $1 in
 		--runtime-only) runtime_only=yes ;;
 		--no-criu) criu='' ;;
+		--vm)
+			install_packages "${vm_packages[@]}"
+			exit
+			;;
 		-h | --help)
 			usage
 			exit 0

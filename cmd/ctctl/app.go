@@ -31,6 +31,7 @@ func newApp() *cli.App {
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "log what is done"},
 			&cli.StringFlag{Name: "state-root", Usage: "`DIR` with what survives a reboot (default: " + host.DefaultStateRoot + ")", EnvVars: []string{"CTCTL_STATE_ROOT"}},
 			&cli.StringFlag{Name: "run-root", Usage: "`DIR` with what does not (default: " + host.DefaultRunRoot + ")", EnvVars: []string{"CTCTL_RUN_ROOT"}},
+			&cli.StringFlag{Name: "config-dir", Value: defaultConfigDir, Usage: "`DIR` whose profiles directory has profiles", EnvVars: []string{"CTCTL_CONFIG_DIR"}},
 			&cli.StringFlag{Name: "criu", Usage: "`PATH` of the criu to use", EnvVars: []string{"CTCTL_CRIU"}},
 			&cli.BoolFlag{Name: "trace", Usage: "print how long each phase took", EnvVars: []string{"CTCTL_TRACE"}},
 		},
@@ -48,7 +49,7 @@ func commands() []*cli.Command {
 		lifecycleCommands(),
 		[]*cli.Command{execCommand(), enterCommand(), consoleCommand(), logsCommand(), copyCommand(), scriptCommand()},
 		[]*cli.Command{snapshotCommand(), rollbackCommand(), suspendCommand(), resumeCommand(), repairCommand(), bootCommand()},
-		[]*cli.Command{listCommand(), statusCommand(), inspectCommand(), renameCommand()},
+		[]*cli.Command{listCommand(), statusCommand(), inspectCommand(), usageCommand(), topCommand(), renameCommand(), setCommand(), profileCommand(), netCommand()},
 		[]*cli.Command{versionCommand(), completionCommand(), completeCommand(), manCommand(), detachCommand()},
 	)
 	settle(all, "")

@@ -245,6 +245,9 @@ func (a *arranged) unknown(flag string) error {
 	if a.leaf == nil {
 		return a.usage("no such flag: %s; flags of a command come after it", quoteWord(flag))
 	}
+	if cover := ubc[strings.TrimLeft(flag, "-")]; cover != "" && (a.name() == "set" || a.name() == "create") {
+		return usageError{msg: a.name() + ": " + flag + " is a beancounter of OpenVZ: " + cover, command: a.name()}
+	}
 	return a.usage("no such flag: %s", quoteWord(flag))
 }
 

@@ -172,6 +172,9 @@ func (a *arranged) flagNames() (o offer) {
 		flags = append(flags, a.leaf.Flags...)
 	}
 	for _, f := range append(flags, a.app.Flags...) {
+		if hidden(f) {
+			continue
+		}
 		about := ""
 		if d, ok := f.(cli.DocGenerationFlag); ok {
 			about = strings.ReplaceAll(d.GetUsage(), "`", "")
@@ -199,13 +202,36 @@ func (a *arranged) values(flag string, inv inventory) (o offer) {
 		return words("no", "on-failure", "always")
 	case "ip":
 		return words("auto")
+	case "onboot":
+		return words("no", "yes")
+	case "profile":
+		return a.profiles()
+	case "ip-del":
+		return a.containersOwn(inv, func(c container.Config) (out []string) {
+			for _, p := range c.Network.Addresses() {
+				out = append(out, p.Addr().String())
+			}
+			return out
+		})
+	case "nic", "nic-del":
+		return a.containersOwn(inv, func(c container.Config) (out []string) {
+			for _, i := range c.Network.Interfaces {
+				out = append(out, i.Name)
+			}
+			return out
+		})
 	case "suite":
 		return words("bookworm", "trixie", "forky", "sid")
 	case "signal":
 		return words("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "RTMIN+3")
-	case "columns", "sort":
+	case "sort":
+		if a.name() == "top" {
+			return words(topColumnNames()...)
+		}
 		return words(columnNames()...)
-	case "state-root", "run-root", "dir":
+	case "columns":
+		return words(columnNames()...)
+	case "state-root", "run-root", "config-dir", "dir":
 		return offer{files: "dir"}
 	case "criu":
 		return offer{files: "file"}
@@ -216,6 +242,25 @@ func (a *arranged) values(flag string, inv inventory) (o offer) {
 func words(list ...string) (o offer) {
 	for _, w := range list {
 		o.words = append(o.words, candidate{word: w})
+	}
+	return o
+}
+
+// profiles are those that can be read.
+func (a *arranged) profiles() offer {
+	names, err := profileNames(filepath.Join(a.global("config-dir", "CTCTL_CONFIG_DIR", defaultConfigDir), "profiles"))
+	if err != nil {
+		return offer{}
+	}
+	return words(names...)
+}
+
+// containersOwn proposes what the container that was named has.
+func (a *arranged) containersOwn(inv inventory, of func(container.Config) []string) (o offer) {
+	for _, i := range inv.containers() {
+		if slices.Contains(a.args, i.Config.Name) {
+			o = words(of(i.Config)...)
+		}
 	}
 	return o
 }
@@ -250,6 +295,8 @@ func (a *arranged) positional(current string, inv inventory) offer {
 		return words("bash", "zsh", "fish")
 	case name == "snapshot umount":
 		return offer{files: "dir"}
+	case name == "profile show":
+		return a.profiles()
 	case name == "template delete":
 		return words(inv.templates()...)
 	case name == "template import" && n == 1, name == "runscript" && n == 1:

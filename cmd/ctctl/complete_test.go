@@ -1,12 +1,14 @@
 package main
 
 import (
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/ctctl/ctctl/container"
+	"github.com/ctctl/ctctl/netns"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -16,7 +18,9 @@ func (fakeInventory) containers() (list []container.Info) {
 	for name, s := range map[string]container.Status{
 		"cold": container.Stopped, "hot": container.Running, "hotter": container.Running, "ice": container.Suspended, "slow": container.Paused,
 	} {
-		list = append(list, container.Info{Config: container.Config{Name: name}, Status: s})
+		c := container.Config{Name: name}
+		c.Network.Interfaces = []netns.Interface{{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.5/32")}}}
+		list = append(list, container.Info{Config: c, Status: s})
 	}
 	return list
 }
@@ -27,7 +31,7 @@ func (fakeInventory) snapshots(name string) []string {
 
 func TestCompletionKnowsWhatFits(t *testing.T) {
 	tests := map[string]struct{ line, want string }{
-		"commands":              {"s", "snapshot start status stop suspend"},
+		"commands":              {"s", "set snapshot start status stop suspend"},
 		"none hidden":           {"__c", ""},
 		"families":              {"snapshot ", "create delete list mount umount"},
 		"stopped ones":          {"start ", "cold"},
@@ -58,10 +62,20 @@ func TestCompletionKnowsWhatFits(t *testing.T) {
 		"files of cp":           {"cp ho", "hot: hotter: :file"},
 		"inside, of cp":         {"cp hot:/etc", ""},
 		"to run inside":         {"exec ", "hot hotter"},
+		"of all containers":     {"set ", "cold hot hotter ice slow"},
+		"profiles":              {"set hot --profile ", "large medium small"},
+		"a profile to show":     {"profile show s", "small"},
+		"an address to remove":  {"set hot --ip-del ", "192.0.2.5"},
+		"of nobody yet":         {"set --ip-del ", ""},
+		"an interface":          {"set hot --nic ", "eth0"},
+		"not vzctl's spelling":  {"set hot --netif", ""},
 		"nothing of inside":     {"exec hot ", ""},
 		"behind dashes":         {"exec hot -- ls -", ""},
 		"a script":              {"runscript hot ", ":file"},
 		"script arguments":      {"runscript hot f -", ":file"},
+		"columns of top":        {"top --sort t", "throttled"},
+		"one to examine":        {"doctor ho", "hot hotter"},
+		"one whose usage":       {"usage c", "cold"},
 		"shells":                {"completion ", "bash fish zsh"},
 		"after nonsense":        {"frobnicate ", ""},
 		"after a bad flag":      {"list --bogus ", ""},

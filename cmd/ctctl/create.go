@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/netns"
-	"github.com/ctctl/ctctl/quota"
 	"github.com/ctctl/ctctl/template"
 	"github.com/urfave/cli/v2"
 )
@@ -19,20 +19,16 @@ func createCommand() *cli.Command {
 		ArgsUsage: "NAME [-- COMMAND…]",
 		Description: "The container is stopped at first. Without a COMMAND it boots the template's init, as a\n" +
 			"machine does; with one that is process 1. Sizes are powers of 1024: 512M, 1.5G, 2GiB.",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "template", Usage: "`TEMPLATE` to make it from (required)"},
 			&cli.StringSliceFlag{Name: "ip", Usage: "`ADDRESS` like 192.0.2.5 or 2001:db8::5/128, or auto for a pair with access to the outside; may be repeated"},
-			&cli.StringFlag{Name: "memory", Usage: "at most that `SIZE` of memory and swap"},
-			&cli.StringFlag{Name: "cpus", Usage: "at most that `MANY` CPUs: 1.5, 150%"},
-			&cli.StringFlag{Name: "pids", Usage: "at most that `MANY` processes and threads (default: 4096)"},
-			&cli.StringFlag{Name: "disk", Usage: "at most that `SIZE` on disk, snapshots included"},
 			&cli.StringFlag{Name: "hostname", Usage: "host `NAME` inside (default: the container's name)"},
 			&cli.StringFlag{Name: "userns", Value: "auto", Usage: "`MODE`: auto, a user namespace and id range of its own, or host, none"},
 			&cli.BoolFlag{Name: "onboot", Usage: "ctctl boot brings it up, which the systemd unit ctctl does when the host boots"},
 			&cli.StringFlag{Name: "restart", Value: "no", Usage: "start it again when it ends by itself: `POLICY` no, on-failure, always"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "environment `KEY=VALUE` of its command; may be repeated"},
 			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "`DIR` inside that its command starts in"},
-		},
+		}, limitFlags(), linkFlags(), vzFlags()),
 		Action: runCreate,
 	}
 }
@@ -79,6 +75,7 @@ func createOptions(c *cli.Context, name string) (o container.CreateOptions, err 
 	o = container.CreateOptions{
 		Template: c.String("template"), Command: command, Hostname: c.String("hostname"), UserNS: c.String("userns"),
 		Onboot: c.Bool("onboot"), Restart: c.String("restart"), Env: c.StringSlice("env"), Workdir: c.String("workdir"),
+		NoProbe: c.Bool("no-probe"),
 	}
 	if err := containerName(c, name); err != nil {
 		return o, err
@@ -95,6 +92,11 @@ func createOptions(c *cli.Context, name string) (o container.CreateOptions, err 
 	if o.Limits, err = limits(c); err != nil {
 		return o, err
 	}
+	network, err := networkEdits(c)
+	if err != nil {
+		return o, err
+	}
+	o.Edit = network.all
 	return o, checkConfig(c, name, o)
 }
 
@@ -109,7 +111,15 @@ func checkConfig(c *cli.Context, name string, o container.CreateOptions) error {
 	if c.IsSet("hostname") {
 		cfg.Hostname = o.Hostname
 	}
-	if err := cfg.Validate(); err != nil {
+	if o.Auto { // which ones is not known yet
+		first := &cfg.Network.Interfaces[0]
+		first.Addresses = append(slices.Clone(o.Addresses), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"))
+	}
+	err := o.Edit(&cfg)
+	if err == nil {
+		err = cfg.Validate()
+	}
+	if err != nil {
 		return misuse(c, "%v", err)
 	}
 	return nil
@@ -121,41 +131,11 @@ func addresses(c *cli.Context) (list []netip.Prefix, auto bool, err error) {
 			auto = true
 			continue
 		}
-		p, err := parseAddress(ip)
+		p, err := usableAddress(ip)
 		if err != nil {
-			return nil, false, misuse(c, "--ip: %s is no address: write 192.0.2.5, 192.0.2.5/24, 2001:db8::5/128 or auto", quoteWord(ip))
-		}
-		if a := p.Addr(); a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return nil, false, misuse(c, "--ip: %s can't be a container's address", a)
+			return nil, false, misuse(c, "--ip: %v, or auto", err)
 		}
 		list = append(list, p)
 	}
 	return list, auto, nil
-}
-
-// parseAddress reads an address, with the length of its network's prefix or without.
-func parseAddress(s string) (netip.Prefix, error) {
-	if strings.Contains(s, "/") {
-		return netip.ParsePrefix(s)
-	}
-	a, err := netip.ParseAddr(s)
-	if err != nil || a.Zone() != "" {
-		return netip.Prefix{}, usageError{msg: "no address"}
-	}
-	return netip.PrefixFrom(a, a.BitLen()), nil
-}
-
-func limits(c *cli.Context) (l quota.Limits, err error) {
-	parse := func(flag string, read func(string) error) {
-		if err == nil && c.IsSet(flag) {
-			if e := read(c.String(flag)); e != nil {
-				err = misuse(c, "--%s: %v", flag, e)
-			}
-		}
-	}
-	parse("memory", func(s string) (e error) { l.MemoryBytes, e = quota.ParseBytes(s); return e })
-	parse("disk", func(s string) (e error) { l.DiskBytes, e = quota.ParseBytes(s); return e })
-	parse("cpus", func(s string) (e error) { l.CPUs, e = quota.ParseCPUs(s); return e })
-	parse("pids", func(s string) (e error) { l.PIDs, e = quota.ParsePIDs(s); return e })
-	return l, err
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/ctctl/ctctl/host"
 	"github.com/urfave/cli/v2"
@@ -9,37 +12,89 @@ import (
 
 func doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "doctor",
-		Usage: "look whether this machine can run and checkpoint containers",
+		Name:      "doctor",
+		Usage:     "look whether this machine can run and checkpoint containers, or what ails one",
+		ArgsUsage: "[NAME]",
 		Description: "Kernel, namespaces, cgroups, CRIU, storage and network are looked at, and a small process tree with\n" +
 			"a TCP connection is really checkpointed and restored. What fails has its cure beside it. The exit\n" +
-			"code is 8 when something fails.",
+			"code is 8 when something fails.\n\n" +
+			"With a container's NAME: whether the kernel holds the limits that it should have, which of them made\n" +
+			"something fail in the last day, and whether a running one can be checkpointed: each process is looked\n" +
+			"at, without stopping any, for what CRIU can't save. With --for this alone.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "for", Usage: "look only for what stands in the way of `OPERATION`: " + strings.Join(purposes(), ", ")},
+		},
 		Action: func(c *cli.Context) error {
-			if _, err := arguments(c, 0, 0); err != nil {
+			args, err := arguments(c, 0, 1)
+			if err != nil {
 				return err
 			}
-			p := newProgress(c.App.ErrWriter, progressFor(c))
-			defer p.stop()
-			p.say("examining this machine")
-			report := host.Doctor(c.Context, host.Options{
-				StateRoot: c.String("state-root"), RunRoot: c.String("run-root"), CRIU: c.String("criu"), Log: logger(c, p), Progress: p.say,
+			if c.IsSet("for") && !slices.Contains(purposes(), c.String("for")) {
+				return misuse(c, "--for %s: one of %s", quoteWord(c.String("for")), strings.Join(purposes(), ", "))
+			}
+			if c.IsSet("for") && len(args) == 0 {
+				return misuse(c, "--for needs the NAME of a container")
+			}
+			if len(args) == 0 {
+				return examineMachine(c)
+			}
+			if err := containerName(c, args[0]); err != nil {
+				return err
+			}
+			return withHost(c, "examining "+args[0], func(ctx context.Context, s *session) error {
+				report, err := examineContainer(ctx, s, args[0], host.Purpose(c.String("for")))
+				if err != nil {
+					return err
+				}
+				s.talk.stop()
+				return tell(c, report)
 			})
-			p.stop()
-			if err := c.Context.Err(); err != nil {
-				return err
-			}
-			if err := printFindings(c, report.Findings); err != nil {
-				return err
-			}
-			if !c.Bool("quiet") {
-				fmt.Fprintln(c.App.ErrWriter, report.Summary())
-			}
-			if !report.OK() {
-				return codeError{code: codeRefused}
-			}
-			return nil
 		},
 	}
+}
+
+func examineContainer(ctx context.Context, s *session, name string, p host.Purpose) (host.Report, error) {
+	if p != host.ForAny {
+		return s.Preflight(ctx, name, p)
+	}
+	return s.Examine(ctx, name)
+}
+
+// purposes are the values of --for.
+func purposes() []string {
+	var names []string
+	for _, p := range host.Purposes {
+		names = append(names, string(p))
+	}
+	return names
+}
+
+func examineMachine(c *cli.Context) error {
+	p := newProgress(c.App.ErrWriter, progressFor(c))
+	defer p.stop()
+	p.say("examining this machine")
+	report := host.Doctor(c.Context, host.Options{
+		StateRoot: c.String("state-root"), RunRoot: c.String("run-root"), CRIU: c.String("criu"), Log: logger(c, p), Progress: p.say,
+	})
+	p.stop()
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	return tell(c, report)
+}
+
+// tell prints a report. Its error has the exit code alone.
+func tell(c *cli.Context, report host.Report) error {
+	if err := printFindings(c, report.Findings); err != nil {
+		return err
+	}
+	if !c.Bool("quiet") {
+		fmt.Fprintln(c.App.ErrWriter, report.Summary())
+	}
+	if !report.OK() {
+		return codeError{code: codeRefused}
+	}
+	return nil
 }
 
 // printFindings prints a table with the cures on lines of their own: both are long.
@@ -51,9 +106,9 @@ func printFindings(c *cli.Context, list []host.Finding) error {
 		if c.Bool("quiet") && f.Status == host.Pass {
 			continue
 		}
-		text := fmt.Sprintf("%-4s  %-10s  %s\n", f.Status, f.Area, cell(f.What))
+		text := fmt.Sprintf("%-4s  %-11s  %s\n", f.Status, f.Area, cell(f.What))
 		if f.Cure != "" {
-			text += fmt.Sprintf("%18scure: %s\n", "", cell(f.Cure))
+			text += fmt.Sprintf("%19scure: %s\n", "", cell(f.Cure))
 		}
 		if _, err := fmt.Fprint(c.App.Writer, text); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -42,6 +43,7 @@ func flagLines(title string, flags []cli.Flag) string {
 		return ""
 	}
 	width := 0
+	flags = slices.DeleteFunc(slices.Clone(flags), hidden)
 	for _, f := range flags {
 		width = max(width, utf8.RuneCountInString(flagTerm(f, plainTerm)))
 	}
@@ -52,6 +54,12 @@ func flagLines(title string, flags []cli.Flag) string {
 		b.WriteString("   " + term + strings.Repeat(" ", width-utf8.RuneCountInString(term)+2) + flagText(f) + "\n")
 	}
 	return b.String()
+}
+
+// hidden flags are another spelling of one that is shown.
+func hidden(f cli.Flag) bool {
+	v, ok := f.(cli.VisibleFlag)
+	return ok && !v.IsVisible()
 }
 
 // exampleLines are the examples of a command as its help shows them.
@@ -84,7 +92,7 @@ func flagTerm(f cli.Flag, style termStyle) string {
 	for _, n := range f.Names() {
 		if len(n) == 1 {
 			short = append(short, style.name("-"+n))
-		} else {
+		} else if len(long) == 0 { // further ones are what other tools call it
 			long = append(long, style.name("--"+n))
 		}
 	}

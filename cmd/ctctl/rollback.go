@@ -15,8 +15,10 @@ func rollbackCommand() *cli.Command {
 		ArgsUsage: "NAME SNAP",
 		Description: "What it was before becomes a snapshot too; to roll back to that undoes the rollback. The last three of\n" +
 			"these are kept. When the snapshot can't be restored the container is brought back as it was: exit code 11.",
+		Flags: []cli.Flag{noPreflightFlag()},
 		Action: func(c *cli.Context) error {
 			return withSnapshot(c, 2, "rolling back", func(ctx context.Context, s *session, a []string) error {
+				s.Checkpoints.NoPreflight = c.Bool("no-preflight")
 				r, err := s.Checkpoints.Rollback(ctx, a[0], a[1])
 				if err != nil {
 					return err
@@ -59,8 +61,10 @@ func suspendCommand() *cli.Command {
 		Usage:       "write the processes of containers to disk and end them",
 		ArgsUsage:   manyNames,
 		Description: "Their clients hear nothing from them until they are resumed, and then go on with the same connections.",
+		Flags:       []cli.Flag{noPreflightFlag()},
 		Action: func(c *cli.Context) error {
 			return each(c, "suspending", func(ctx context.Context, s *session, n string) error {
+				s.Checkpoints.NoPreflight = c.Bool("no-preflight")
 				return s.done(s.Checkpoints.Suspend(ctx, n), "suspended %s; ctctl resume %s brings it back", n, n)
 			})
 		},

@@ -21,6 +21,7 @@ func snapshotCommand() *cli.Command {
 				Flags: []cli.Flag{
 					&cli.BoolFlag{Name: "disk-only", Usage: "leave the processes out: what a power cut would leave"},
 					&cli.StringFlag{Name: "message", Aliases: []string{"m"}, Usage: "`TEXT` that says what it is for"},
+					noPreflightFlag(),
 				},
 				Action: runSnapshotCreate,
 			},
@@ -59,6 +60,11 @@ func snapshotCommand() *cli.Command {
 			},
 		},
 	}
+}
+
+// noPreflightFlag is for the commands that checkpoint.
+func noPreflightFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "no-preflight", Usage: "do not look first, with everything running, for what CRIU can't save"}
 }
 
 // withSnapshot checks NAME, SNAP and so many arguments in all.
@@ -105,6 +111,7 @@ func runSnapshotCreate(c *cli.Context) error {
 		return misuse(c, "--message: a text of %d bytes, at most %d", len(o.Message), maxMessage)
 	}
 	return withHost(c, "taking a snapshot of "+args[0], func(ctx context.Context, s *session) error {
+		s.Checkpoints.NoPreflight = c.Bool("no-preflight")
 		mf, err := s.Checkpoints.Snapshot(ctx, args[0], o)
 		if err != nil {
 			return err

@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// defaultGhostLimit is how large a deleted but open file may be to go into
-// the images. CRIU's own limit of 1 MiB is too small for databases and logs.
-const defaultGhostLimit = 256 << 20
+// GhostLimitBytes is how large a deleted but open file may be, by default, to go
+// into the images. CRIU's own limit of 1 MiB is too small for databases and logs.
+const GhostLimitBytes = 256 << 20
 
 // untracedGrace is how long tasks may take to be released by the kernel after
 // their tracer was killed.
@@ -132,7 +132,7 @@ func (e Engine) Dump(ctx context.Context, o DumpOptions) (DumpStats, error) {
 func (o DumpOptions) request() *rpc.CriuOpts {
 	ghost := o.GhostLimitBytes
 	if ghost == 0 {
-		ghost = defaultGhostLimit
+		ghost = GhostLimitBytes
 	}
 	r := commonRequest(o.Root, o.OwnNetNS, o.TCPClose, o.External)
 	r.Pid = proto.Int32(int32(o.PID))

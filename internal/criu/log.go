@@ -55,6 +55,9 @@ var kinds = []struct {
 	text string
 	kind lineKind
 }{
+	// Of an epoll it says no more than this.
+	{"Dump eventpoll", decisive},
+
 	// Without CAP_SYS_RESOURCE CRIU goes on with the limit that it has.
 	{"rlimit: Can't setup RLIMIT_NOFILE for self", harmless},
 	// With another way of locking the network these programs are not needed.

@@ -50,7 +50,9 @@ var patterns = []pattern{
 	{text: "External socket is used", object: "Unix socket that leads out of the container", cure: "end the program at one of its ends, such as an exec session with the container's processes"},
 	{text: "with unreachable peer", object: "Unix socket that leads out of the container", cure: "end the program at one of its ends"},
 	{text: "unresolved for", object: "Unix connection whose listening socket comes later in the images", cure: "the images need their listening Unix sockets first"},
+	{text: "The socket has data to read", object: "netlink socket with unread messages", cure: cureRetry, transient: true},
 	{text: "Can't connect inet socket back", object: "TCP connection from another address", cure: "restore with connections closed, or into a network namespace with the same addresses"},
+	{text: "Can't create inet socket: Permission denied", object: "socket that is not allowed here, such as of a ping", cure: "set the sysctl net.ipv4.ping_group_range as it was when the checkpoint was taken"},
 	{text: "Can't bind inet socket", object: "socket of an address that is not here", cure: "restore into a network namespace with the same addresses, and with the port free"},
 
 	// Descriptors.
@@ -62,8 +64,19 @@ var patterns = []pattern{
 	// The kernel refuses io_uring descriptors, alone of all, in SCM_RIGHTS.
 	{text: "send_fds failed (-22)", object: "descriptor that cannot be passed on, such as of io_uring", cure: cureStopUser},
 	{text: "/secretmem", object: "memfd_secret", cure: cureStopUser},
+	{text: "anon_inode:[landlock-ruleset]", object: "Landlock rules", cure: cureStopUser},
+	{text: "anon_inode:seccomp notify", object: "seccomp listener", cure: cureStopUser},
 	{text: "Can't dump file", object: "descriptor of a kind that CRIU cannot save", cure: cureStopUser},
 	{text: "Can't dump ghost file", object: "deleted file that is still open and too large", cure: "restart the program that holds it, or raise the limit for deleted files"},
+	{text: "PIDFD_THREAD flag", object: "pidfd of a thread", cure: cureStopUser},
+	{text: "is not a part of process tree", object: "pidfd of a process outside the container", cure: cureStopUser},
+	{text: "packetized mode for pipes", object: "pipe in packet mode", cure: cureStopUser},
+	{text: "Dump eventpoll", object: "epoll that waits for what is closed", cure: cureStopUser},
+	{text: "No NS ID with kid", object: "descriptor of a namespace in which no process is", cure: cureStopUser},
+	{text: "Can't handle non-regular mapping", object: "mapping of a device", cure: cureStopUser},
+	{text: "Can't link remap to", object: "open file that a later mount hides", cure: "restart the program that holds it"},
+	{text: "No tun device for file", object: "tun or tap device", cure: cureStopUser},
+	{text: "Can't open master pty", object: "terminal outside the container", cure: "end the program that holds it: it was given a terminal of the host when it was started"},
 	{text: "Can't create link remap for", object: "open file whose name is gone", cure: "restart the program that holds it"},
 	{text: "Open files on overmounted mounts", object: "open file below a later mount", cure: "restart the program that holds it"},
 	{text: "Can't lookup mount", object: "descriptor of a file outside the container", cure: "end the program that holds it: it was given a host file when it was started"},
@@ -93,6 +106,8 @@ var patterns = []pattern{
 
 	// Mounts.
 	{text: "doesn't have a proper root mount", object: "bind mount of something outside the container", cure: "name it as an external mount"},
+	{text: "mqueue isn't empty", object: "POSIX message queue", cure: "end the program that uses it, and remove it below /dev/mqueue"},
+	{text: "Autofs", object: "automounter", cure: "unmount it inside the container, or restart its daemon"},
 	{text: "unsupported id", object: "mount of a file system that CRIU cannot save", cure: "unmount it inside the container (fuse, nfs, autofs)"},
 	{text: "Unable to dump a file system", object: "tmpfs that tar could not read", cure: "see whether tar is installed and the host has room for the images"},
 	{text: "No mapping for", object: "external mount without a source", cure: "name its source"},

@@ -26,7 +26,7 @@ type Restored struct {
 
 // Restore prepares the runtime side of a restore from the description that
 // Container.Config gave at the dump. s overrides what may differ now: id, state
-// directory, root, cgroup, id range, limits.
+// directory, root, cgroup, id range.
 func Restore(dumped json.RawMessage, s Spec) (*Restored, error) {
 	cfg := new(configs.Config)
 	if err := json.Unmarshal(dumped, cfg); err != nil {
@@ -63,32 +63,15 @@ func Restore(dumped json.RawMessage, s Spec) (*Restored, error) {
 	return &Restored{stateDir: s.StateDir, id: s.ID, spec: s, cfg: cfg, cgroup: m}, nil
 }
 
-// spareTasks is how many tasks CRIU itself may add to a container's while it
-// restores them.
-const spareTasks = 64
-
-// Place puts CRIU's process into the container's cgroups and sets the limits, so
-// that everything it restores is born inside them. CRIU's own processes are not
-// counted against the limit of tasks; Limit sets that as it is to be.
+// Place puts CRIU's process into the container's cgroups, so that everything it
+// restores is born inside them, and says which devices may be used there. Limits
+// are the caller's to set.
 func (r *Restored) Place(pid int) error {
 	if err := r.cgroup.Apply(pid); err != nil {
 		return fmt.Errorf("enter the container's cgroups: %w", err)
 	}
-	resources := *r.cfg.Cgroups.Resources
-	if limit := resources.PidsLimit; limit != nil && *limit > 0 {
-		more := *limit + spareTasks
-		resources.PidsLimit = &more
-	}
-	if err := r.cgroup.Set(&resources); err != nil {
-		return fmt.Errorf("set the limits: %w", err)
-	}
-	return nil
-}
-
-// Limit sets the limits as they are configured, when CRIU is done.
-func (r *Restored) Limit() error {
 	if err := r.cgroup.Set(r.cfg.Cgroups.Resources); err != nil {
-		return fmt.Errorf("set the limits: %w", err)
+		return fmt.Errorf("restrict the devices: %w", err)
 	}
 	return nil
 }

@@ -32,16 +32,9 @@ type Spec struct {
 	Args   []string
 	Env    []string
 	Cwd    string
-
-	MemoryBytes int64   // 0: no limit
-	CPUs        float64 // cores, 0: no limit
-	PIDs        int64   // 0: no limit
 }
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// cpuPeriod is the length of a CFS bandwidth period in µs, the kernel's default.
-const cpuPeriod = 100_000
 
 func (s Spec) config() (*configs.Config, error) {
 	oci := s.oci()
@@ -73,7 +66,7 @@ func (s Spec) oci() *specs.Spec {
 			Namespaces:        s.namespaces(),
 			MaskedPaths:       maskedPaths(),
 			ReadonlyPaths:     []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys"},
-			Resources:         s.resources(),
+			Resources:         resources(),
 		},
 	}
 	if s.IDs != nil {
@@ -124,6 +117,8 @@ func mounts() []specs.Mount {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "mode=1777"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		// So that a Java or Go runtime sees its limits; read-only, as limits are set from outside.
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 	}
 }
 
@@ -136,20 +131,10 @@ func maskedPaths() []string {
 	}
 }
 
-func (s Spec) resources() *specs.LinuxResources {
-	r := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
-	if s.MemoryBytes > 0 {
-		r.Memory = &specs.LinuxMemory{Limit: &s.MemoryBytes}
-	}
-	if s.CPUs > 0 {
-		period := uint64(cpuPeriod)
-		quota := int64(s.CPUs * cpuPeriod)
-		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
-	}
-	if s.PIDs > 0 {
-		r.Pids = &specs.LinuxPids{Limit: &s.PIDs}
-	}
-	return r
+// resources are the devices alone: libcontainer makes and removes the cgroup, and
+// what it limits is quota's to say.
+func resources() *specs.LinuxResources {
+	return &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
 }
 
 // External lists the mounts whose source lies outside the container, as CRIU
