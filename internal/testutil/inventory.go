@@ -2,12 +2,15 @@ package testutil
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // item is one thing that tests can leave behind. A shared one may also have
@@ -38,7 +41,7 @@ func (v inventory) without(w inventory) inventory {
 func takeInventory() (inventory, error) {
 	var all inventory
 	for _, list := range []func() (inventory, error){
-		descriptors, children, mounts, loops, files, links, namedNetns, tables, cgroups,
+		descriptors, children, mounts, loops, files, links, routes, namedNetns, tables, cgroups,
 	} {
 		some, err := list()
 		if err != nil {
@@ -130,7 +133,7 @@ func files() (inventory, error) {
 }
 
 var (
-	linkName   = regexp.MustCompile(`^ct(ctl|[0-9a-f]{12}$)`)
+	linkName   = regexp.MustCompile(`^(ctctl|c[tr][0-9a-f]{12}[1-9a-z]?$)`)
 	netnsName  = regexp.MustCompile(`^ct`)
 	tableName  = regexp.MustCompile(`^(ctctl|CRIU-)`)
 	cgroupName = regexp.MustCompile(`^ctctl-`)
@@ -146,6 +149,37 @@ func links() (inventory, error) {
 		names = append(names, l.Name)
 	}
 	return items("link ", matching(names, linkName), true), nil
+}
+
+// routeProtocol marks the routes that ctctl makes. Those through a link go with
+// it; what swallows packets does not.
+const routeProtocol = 199
+
+func routes() (inventory, error) {
+	b, err := syscall.NetlinkRIB(syscall.RTM_GETROUTE, syscall.AF_UNSPEC)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := syscall.ParseNetlinkMessage(b)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, m := range messages {
+		if m.Header.Type != syscall.RTM_NEWROUTE || len(m.Data) < syscall.SizeofRtMsg || m.Data[5] != routeProtocol {
+			continue
+		}
+		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range attrs {
+			if ip, ok := netip.AddrFromSlice(a.Value); ok && a.Attr.Type == syscall.RTA_DST {
+				names = append(names, fmt.Sprintf("%s/%d", ip, m.Data[1]))
+			}
+		}
+	}
+	return items("route to ", names, true), nil
 }
 
 func namedNetns() (inventory, error) {

@@ -204,6 +204,10 @@ func checkShared() error {
 	}
 	for _, c := range []string{
 		"ip link add ct0123456789ab type veth peer name other0",
+		"ip link add ct0123456789abz type veth peer name cr0123456789ab",
+		"ip route add blackhole 192.0.2.1/32 proto 199",
+		"ip -6 route add blackhole 2001:db8::1/128 proto 199",
+		"ip route add blackhole 192.0.2.2/32 proto 99",
 		"nft add table inet ctctl",
 		"nft add table inet CRIU-12",
 		"nft add table inet other",
@@ -219,6 +223,10 @@ func checkShared() error {
 	}
 	want := inventory{
 		{"link ct0123456789ab", true},
+		{"link ct0123456789abz", true},
+		{"link cr0123456789ab", true},
+		{"route to 192.0.2.1/32", true},
+		{"route to 2001:db8::1/128", true},
 		{"network namespace ctctl-a", true},
 		{"nft table ctctl", true},
 		{"nft table CRIU-12", true},
