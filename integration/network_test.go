@@ -183,3 +183,27 @@ func ordered(text string) []string {
 	slices.Sort(lines)
 	return lines
 }
+
+// Of two state roots on one network, each has orphans in the eyes of the other.
+func TestOrphansInTheNetworkAreRemoved(t *testing.T) {
+	orphan := open(t).create(t, openRedis...)
+	orphan.ctctl(t, "start", orphan.name)
+	known := newSite(t)
+	l := known.addLedger(t, mainName, 1)
+	t.Cleanup(l.pause)
+	l.pause()
+	l.settle(t)
+	r := &rig{binary: orphan.binary, state: known.state, run: known.run}
+	link := "ct" + orphan.uid[:12]
+	out := r.ctctl(t, "net", "repair", "--orphans")
+	if !strings.Contains(out, "link "+link) || strings.Contains(out, known.info(t, mainName).Config.LinkName()) {
+		t.Errorf("removed: %s", out)
+	}
+	if hasLink(link) {
+		t.Errorf("%s is there still", link)
+	}
+	if again := r.ctctl(t, "net", "repair", "--orphans"); strings.Contains(again, "removed") {
+		t.Errorf("removed again: %s", again)
+	}
+	l.settle(t) // it serves
+}

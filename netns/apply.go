@@ -100,7 +100,7 @@ func Prepare(ctx context.Context, c Config) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return c.withKernel(0, func(k *kernel) error {
+	return c.withKernel(ctx, 0, func(k *kernel) error {
 		r, err := k.survey(Target{})
 		if err != nil {
 			return err
@@ -121,21 +121,21 @@ func apply(ctx context.Context, t Target, c Config) error {
 	}
 	switch t.Stage {
 	case Joined, Held:
-		return c.withKernel(t.PID, func(k *kernel) error { return k.connect(ctx, t) })
+		return c.withKernel(ctx, t.PID, func(k *kernel) error { return k.connect(ctx, t) })
 	case Silent:
-		return c.withKernel(0, func(k *kernel) error { return k.silence(ctx) })
+		return c.withKernel(ctx, 0, func(k *kernel) error { return k.silence(ctx) })
 	case Down, Blackholed:
-		return c.withKernel(0, func(k *kernel) error { return k.leave(ctx, t) })
+		return c.withKernel(ctx, 0, func(k *kernel) error { return k.leave(ctx, t) })
 	}
 	return fmt.Errorf("%w: there is no stage %d", ErrConfig, t.Stage)
 }
 
 // withKernel checks what every operation needs.
-func (c Config) withKernel(pid int, do func(*kernel) error) (err error) {
+func (c Config) withKernel(ctx context.Context, pid int, do func(*kernel) error) (err error) {
 	if err := c.checkIdentity(); err != nil {
 		return err
 	}
-	k, err := openKernel(c)
+	k, err := openKernel(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -257,15 +257,15 @@ func (k *kernel) facts(subnets bool) (facts, error) {
 		return f, nil
 	}
 	var err error
-	f.subnets, err = k.subnetsAround(k.c.routed())
+	f.subnets, err = k.subnetsAround(k.c.visible())
 	return f, err
 }
 
-// routed are the addresses of the routed interfaces.
-func (c Config) routed() []netip.Addr {
+// visible are the addresses of routed interfaces that others may look for.
+func (c Config) visible() []netip.Addr {
 	var out []netip.Addr
 	for _, i := range c.Interfaces {
-		if i.Bridge == "" {
+		if i.Bridge == "" && !i.NAT {
 			out = append(out, i.addrs()...)
 		}
 	}

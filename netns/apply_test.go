@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -207,6 +208,13 @@ func TestRandomEditsOnARealHostEndAsWanted(t *testing.T) {
 		if len(again) > 0 {
 			t.Fatalf("round %d: the second time: %q\nfrom %+v\nto %+v", n, again, before.Interfaces, c.Interfaces)
 		}
+		if stage == Joined {
+			policy, err := PolicyOf(ctx, c)
+			must(t, err)
+			if !policy.InEffect() {
+				t.Fatalf("round %d: missing %v, unwanted %v", n, policy.Missing, policy.Unwanted)
+			}
+		}
 		before = c
 	}
 	must(t, Leave(ctx, before, false))
@@ -299,7 +307,7 @@ func TestCutOffAnywhereTheNextApplyEndsAsWanted(t *testing.T) {
 // cutOff does the first n changes; more says whether there are others.
 func cutOff(t *testing.T, ct space, c Config, n int) (more bool) {
 	t.Helper()
-	must(t, c.withKernel(ct.pid, func(k *kernel) error {
+	must(t, c.withKernel(ctx, ct.pid, func(k *kernel) error {
 		r, err := k.survey(Target{PID: ct.pid})
 		if err != nil {
 			return err
@@ -314,4 +322,46 @@ func cutOff(t *testing.T, ct space, c Config, n int) (more bool) {
 		return nil
 	}))
 	return more
+}
+
+func TestFaultInAnyMessageLeavesAllAsBefore(t *testing.T) {
+	h := requireHost(t)
+	outside(t, h)
+	bridgeNamed(t, h, "br0", 1500)
+	all := samples()
+	ct := newSpace(t, true)
+	from, to := all["routed"], all["several"]
+	from.Interfaces = slices.Clone(from.Interfaces)
+	from.Interfaces[0].Addresses = prefixes("10.9.0.9/32", "fd09::5/128", "198.51.100.78/32")
+	from.Interfaces[0].MTU = 1400
+	tidyUp(t, from)
+	for name, pair := range map[string][2]Config{"edit": {from, to}, "first": {{UID: from.UID}, to}} {
+		must(t, Apply(ctx, Target{PID: ct.pid}, pair[0]))
+		must(t, Apply(ctx, Target{PID: ct.pid, Before: &pair[0]}, pair[1]))
+		must(t, Apply(ctx, Target{PID: ct.pid, Before: &pair[1]}, pair[0]))
+		before := everything(t, h, ct)
+		for n := 0; ; n += 2 {
+			left := n
+			faulty := context.WithValue(ctx, callFaultKey{}, func() error {
+				if left--; left == -1 {
+					return unix.ENOBUFS
+				}
+				return nil
+			})
+			err := Apply(faulty, Target{PID: ct.pid, Before: &pair[0]}, pair[1])
+			if err == nil {
+				if left >= 0 && n < 40 {
+					t.Fatalf("%s: only %d messages", name, n)
+				}
+				break
+			}
+			if !errors.Is(err, unix.ENOBUFS) || strings.Contains(err.Error(), "undo") {
+				t.Fatalf("%s, message %d: got %v", name, n, err)
+			}
+			if diff := cmp.Diff(before, everything(t, h, ct)); diff != "" {
+				t.Fatalf("%s, message %d: %v:\n%s", name, n, err, diff)
+			}
+		}
+	}
+	must(t, Apply(ctx, Target{PID: ct.pid}, from))
 }

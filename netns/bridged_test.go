@@ -63,6 +63,11 @@ func TestBridgedContainerIsOnTheLAN(t *testing.T) {
 	if got := exchange(t, ct, lan, "fd08::9").String(); got != "fd08::5" {
 		t.Errorf("saw %s", got)
 	}
+	ours, err := h.LinkByName(c.hostLink(0))
+	must(t, err)
+	if got := ours.Attrs().HardwareAddr; got[0] != highByte {
+		t.Errorf("the bridge may take %s for its own", got)
+	}
 	after, err := h.LinkByName("br0")
 	must(t, err)
 	lanport, err := h.LinkByName("lanport")

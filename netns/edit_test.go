@@ -97,6 +97,10 @@ func TestEditsDoNotDisturbAConnection(t *testing.T) {
 				i.Addresses = append(prefixes(fmt.Sprintf("10.8.0.%d/24", 10+n), fmt.Sprintf("fd08::%x/64", 10+n)), i.Addresses[keep])
 				i.Routes = []Route{{To: netip.MustParsePrefix("10.7.0.0/16"), Metric: n}}
 				must(t, Apply(ctx, Target{PID: ct.pid, Before: &c}, next))
+				// What one change has taken along the next would bring back.
+				if more := steps(t, func(ctx context.Context) error { return Apply(ctx, Target{PID: ct.pid}, next) }); len(more) > 0 {
+					t.Fatalf("round %d has not done %q", n, more)
+				}
 				if n%2 == 0 {
 					must(t, Apply(ctx, Target{PID: ct.pid, Before: &next}, c))
 				} else {
@@ -158,7 +162,9 @@ func TestAnAddressIsReplacedWithoutAGap(t *testing.T) {
 		}
 		added := slices.IndexFunc(order, func(s string) bool { return strings.HasPrefix(s, "add route") })
 		removed := slices.IndexFunc(order, func(s string) bool { return strings.HasPrefix(s, "remove") })
-		if added < 0 || removed < added {
+		filtered := slices.Index(order, applyFilter)
+		again := slices.Index(order[filtered+1:], applyFilter) + filtered + 1
+		if filtered < 0 || added < filtered || removed < added || again < removed {
 			t.Errorf("order: %q", order)
 		}
 	}

@@ -40,27 +40,28 @@ func openOf(pid int) (*os.File, error) {
 // to others (see runtime.LockOSThread).
 func enter(ns *os.File, do func() error) error {
 	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			runtime.UnlockOSThread()
-			result <- err
-			return
-		}
-		defer home.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			result <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
-		err = do()
-		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-			result <- errors.Join(err, fmt.Errorf("return to the host's network namespace: %w", back))
-			return
-		}
-		runtime.UnlockOSThread()
-		result <- err
-	}()
+	go func() { result <- enterLocked(ns, do) }()
 	return <-result
+}
+
+// enterLocked returns with its goroutine locked to its thread when that is left in
+// the wrong namespace. The goroutine is to end then.
+func enterLocked(ns *os.File, do func() error) error {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer home.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	err = do()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("return to the host's network namespace: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return err
 }

@@ -82,7 +82,7 @@ func Inspect(ctx context.Context, pid int, c Config) (report Report, err error) 
 	if err := ctx.Err(); err != nil {
 		return report, err
 	}
-	err = c.withKernel(pid, func(k *kernel) error {
+	err = c.withKernel(ctx, pid, func(k *kernel) error {
 		r, err := k.compare(pid)
 		if err == nil {
 			report = r.report()

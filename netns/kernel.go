@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -70,11 +71,12 @@ type kernel struct {
 	c     Config
 }
 
-func openKernel(c Config) (*kernel, error) {
+func openKernel(ctx context.Context, c Config) (*kernel, error) {
 	s, err := openSocket()
 	if err != nil {
 		return nil, err
 	}
+	s.fault, _ = ctx.Value(callFaultKey{}).(func() error)
 	return &kernel{host: s, id: -1, c: c, pairs: map[string]linkInfo{}, ends: map[string]linkInfo{}}, nil
 }
 
@@ -86,10 +88,14 @@ func (k *kernel) enter(pid int) (err error) {
 	if k.id, err = k.host.namespaceID(int(k.ns.Fd())); err != nil {
 		return err
 	}
-	return enter(k.ns, func() (err error) {
+	err = enter(k.ns, func() (err error) {
 		k.inside, err = openSocket()
 		return err
 	})
+	if err == nil {
+		k.inside.fault = k.host.fault
+	}
+	return err
 }
 
 // closeWith closes the ways, and adds what goes wrong with that to err.

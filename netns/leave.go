@@ -100,7 +100,7 @@ func (c Config) added(before *Config) Config {
 // blackholes are routes that swallow in the place of those to routed interfaces.
 // Other hosts still find the way here: what they send is lost, not refused.
 func (k *kernel) blackholes() (state, error) {
-	subnets, err := k.subnetsAround(k.c.routed())
+	subnets, err := k.subnetsAround(k.c.visible())
 	return blackholes(k.c, facts{subnets: subnets}), err
 }
 

@@ -126,7 +126,8 @@ func (k *kernel) addPair(c change) error {
 	}
 	l, found, err := k.host.linkNamed(c.link)
 	if err != nil {
-		return err
+		byName := linkBody(unix.AF_UNSPEC, 0, 0, 0).str(unix.IFLA_IFNAME, c.link)
+		return errors.Join(err, k.host.ask(unix.RTM_DELLINK, 0, byName, nil))
 	}
 	if !found {
 		return ErrNoLink // the container's namespace has ended with it

@@ -32,7 +32,9 @@ func (k *kernel) policy(ctx context.Context, before *Config, changes []change) p
 		}
 	}
 	both, more := k.c.withLeaving(changes, before)
-	rates := action{step: step{applyLimits, k.c.applyRates}, undo: undo(Config.applyRates)}
+	rates := action{step: step{applyLimits, func() error { return k.c.applyRates(ctx) }}, undo: undo(func(c Config) error {
+		return c.applyRates(context.WithoutCancel(ctx))
+	})}
 	p := policyActions{first: []action{apply(both), rates}}
 	if more {
 		p.last = []action{apply(k.c)}
@@ -83,9 +85,9 @@ func (c *Config) interfaceAt(index int) Interface {
 }
 
 // applyRates leaves out links that are not there yet.
-func (c Config) applyRates() error {
+func (c Config) applyRates(ctx context.Context) error {
 	var unlike []Interface
-	err := c.withKernel(0, func(k *kernel) error {
+	err := c.withKernel(ctx, 0, func(k *kernel) error {
 		for _, i := range c.Interfaces {
 			none, err := k.unlimited(c.hostLink(i.Index))
 			if err != nil {

@@ -77,6 +77,10 @@ func (s step) try(ctx context.Context) error {
 	return nil
 }
 
+// callFaultKey is the same for every message to the kernel about links, addresses
+// and routes: a func() error.
+type callFaultKey struct{}
+
 // faultKey is the context key under which a test puts a func(string) error that
 // is asked before every step.
 type faultKey struct{}

@@ -174,7 +174,7 @@ func (i Interface) proxied(f facts) []item {
 	var out []item
 	for _, a := range i.addrs() {
 		for _, s := range f.subnets {
-			if !i.NAT && s.prefix.Contains(a) {
+			if !i.NAT && i.Bridge == "" && s.prefix.Contains(a) {
 				out = append(out, item{kind: kindProxy, link: s.link, dst: host(a)})
 			}
 		}

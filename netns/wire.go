@@ -27,6 +27,8 @@ type socket struct {
 	fd  int
 	seq uint32
 	buf []byte
+	// fault, if there is one, is asked before every message; see callFaultKey.
+	fault func() error
 }
 
 func openSocket() (*socket, error) {
@@ -57,6 +59,11 @@ func (s *socket) close() error {
 // ask sends one message and gives every answer to each. The answer's bytes are
 // valid only during the call.
 func (s *socket) ask(typ, flags uint16, body []byte, each func([]byte)) error {
+	if s.fault != nil {
+		if err := s.fault(); err != nil {
+			return err
+		}
+	}
 	if flags&unix.NLM_F_DUMP != unix.NLM_F_DUMP {
 		flags |= unix.NLM_F_ACK
 		return s.exchange(typ, flags, body, each)

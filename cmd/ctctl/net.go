@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -31,6 +32,7 @@ func netCommand() *cli.Command {
 				Name: "repair", Usage: "make networks be as they are configured", ArgsUsage: "[NAME…]", Action: runNetRepair,
 				Description: "Of all containers, if none is named. What was not as it should be is printed, one line each. What\n" +
 					"an admin has made inside a container stays.",
+				Flags: []cli.Flag{&cli.BoolFlag{Name: "orphans", Usage: "remove links, routes and filters of containers that are not in this state root; where several state roots share the host's network, theirs too"}},
 			},
 		},
 	}
@@ -273,6 +275,9 @@ func runNetShow(c *cli.Context) error {
 }
 
 func runNetRepair(c *cli.Context) error {
+	if c.Bool("orphans") {
+		return runNetOrphans(c)
+	}
 	var list []string
 	if c.Args().Present() {
 		var err error
@@ -304,5 +309,20 @@ func runNetRepair(c *cli.Context) error {
 			return err
 		}
 		return all.result()
+	})
+}
+
+func runNetOrphans(c *cli.Context) error {
+	if _, err := arguments(c, 0, 0); err != nil {
+		return err
+	}
+	return withHost(c, "looking", func(ctx context.Context, s *session) error {
+		removed, err := s.Containers.ReapNetwork(ctx)
+		var did []string
+		for _, r := range removed {
+			did = append(did, "removed: "+r)
+		}
+		s.talk.stop()
+		return errors.Join(printRepair(c, s, did, err == nil), err)
 	})
 }
