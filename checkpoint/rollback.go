@@ -59,7 +59,8 @@ func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest
 	}
 	up := status == container.Running || status == container.Paused
 	r.Safety = "before-" + time.Now().UTC().Format("20060102-150405.000")
-	if err := l.Begin(container.Intent{Op: "rollback", Step: stepDumping, Snapshot: mf.Name, Safety: r.Safety, WasUp: up, Paused: status == container.Paused}); err != nil {
+	in := container.Intent{Op: "rollback", Step: stepDumping, Snapshot: mf.Name, Safety: r.Safety, WasUp: up, Paused: status == container.Paused}
+	if err := l.BeginAs(ctx, in, mf.Config, overlayOf(mf)); err != nil {
 		return r, err
 	}
 	if _, err := m.snapshot(ctx, l, SnapshotOptions{Name: r.Safety, Message: "before the rollback to " + mf.Name}, true); err != nil {
@@ -171,10 +172,15 @@ func become(l *container.Locked, mf Manifest) {
 	now := l.Config
 	l.Config = mf.Config
 	l.Config.Name, l.Config.UID, l.Config.CTID, l.Config.Created = now.Name, now.UID, now.CTID, now.Created
-	l.State.Overlay = nil
+	l.State.Overlay = overlayOf(mf)
+}
+
+// overlayOf is what was changed for that run only, if its processes come back.
+func overlayOf(mf Manifest) []container.Layer {
 	if mf.Memory {
-		l.State.Overlay = mf.Overlay
+		return mf.Overlay
 	}
+	return nil
 }
 
 // commitRollback makes the snapshot's volume and configuration the container's.

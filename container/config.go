@@ -62,7 +62,7 @@ func (n Network) Addresses() []netip.Prefix {
 
 // NAT says whether an interface is hidden behind the host's addresses.
 func (n Network) NAT() bool {
-	return slices.ContainsFunc(n.Interfaces, func(i netns.Interface) bool { return i.NAT })
+	return slices.ContainsFunc(n.Interfaces, func(i netns.Interface) bool { return i.NAT || i.Bridge == netns.OwnBridge })
 }
 
 var configSchema = statefile.Schema{Kind: "container", Version: 1}

@@ -166,3 +166,21 @@ func TestForeignPoolsAreTheOthersOnly(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestNetworksThatAreHiddenBehindTheHost(t *testing.T) {
+	for name, tt := range map[string]struct {
+		link netns.Interface
+		want bool
+	}{
+		"routed":           {netns.Interface{}, false},
+		"routed, NAT":      {netns.Interface{NAT: true}, true},
+		"the host's":       {netns.Interface{Bridge: "br0"}, false},
+		"ctctl's own":      {netns.Interface{Bridge: netns.OwnBridge}, true},
+		"the host's, NAT":  {netns.Interface{Bridge: "br0", NAT: true}, true},
+		"ctctl's own, NAT": {netns.Interface{Bridge: netns.OwnBridge, NAT: true}, true},
+	} {
+		if got := (Network{Interfaces: []netns.Interface{tt.link}}).NAT(); got != tt.want {
+			t.Errorf("%s: got %v, want %v", name, got, tt.want)
+		}
+	}
+}

@@ -40,6 +40,9 @@ func writeIn(root int, name, text string) error {
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	fd, err := unix.Openat2(root, name, &how)
+	for errors.Is(err, unix.EAGAIN) { // something was renamed while it was resolved
+		fd, err = unix.Openat2(root, name, &how)
+	}
 	if err != nil {
 		return &os.PathError{Op: "open", Path: name, Err: err}
 	}

@@ -51,21 +51,29 @@ func (m *Manager) Repair(ctx context.Context, name string) (done []string, err e
 	if before.State.Intent == nil && len(l.State.Overlay) < len(before.State.Overlay) {
 		done = append(done, name+": took back what was changed for a while")
 	}
+	again, err := l.restore(ctx)
+	return append(done, again...), err
+}
+
+// restore makes the kernel hold the configuration in effect, and says what it did
+// not. Limits that can't be, because more is in use, keep nothing from the network.
+func (l *Locked) restore(ctx context.Context) (done []string, err error) {
+	name := l.Config.Name
 	drift, err := l.restoreLimits(ctx)
 	if err != nil {
-		return done, fmt.Errorf("put the limits back: %w", err)
+		drift, err = nil, fmt.Errorf("put the limits back: %w", err)
 	}
 	for _, d := range drift {
 		done = append(done, fmt.Sprintf("%s: put a limit back: %s", name, d))
 	}
-	wrong, err := l.restoreNetwork(ctx)
-	if err != nil {
-		return done, fmt.Errorf("put the network back: %w", err)
+	wrong, nerr := l.restoreNetwork(ctx)
+	if nerr != nil {
+		wrong, nerr = nil, fmt.Errorf("put the network back: %w", nerr)
 	}
 	for _, w := range wrong {
 		done = append(done, fmt.Sprintf("%s: put the network back: %s", name, w))
 	}
-	return done, nil
+	return done, errors.Join(err, nerr)
 }
 
 // sweepHalfWritten leaves the books of a container that runs to its supervisor.

@@ -45,7 +45,7 @@ type Changed struct {
 	// AtRestart are the fields whose change waits for the next start.
 	AtRestart []string
 	// Notes say what this host makes of changed limits, where that is not what
-	// their names promise.
+	// their names promise, and was not so before.
 	Notes []string
 	// Until is when the change is taken back; zero is never, or with Runtime at
 	// the next start.
@@ -91,7 +91,8 @@ func (l *Locked) set(ctx context.Context, ch Change) (done Changed, err error) {
 	}
 	if !c.from.Limits.Equal(c.to.Limits) {
 		if g, err := l.Group(); err == nil { // it is done, whatever can be said about it
-			done.Notes = g.Notes(c.to.Limits)
+			before := g.Notes(c.from.Limits)
+			done.Notes = slices.DeleteFunc(g.Notes(c.to.Limits), func(n string) bool { return slices.Contains(before, n) })
 		}
 	}
 	return done, nil
@@ -126,7 +127,25 @@ func (l *Locked) think(ch Change) (c change, until time.Time, err error) {
 	if err := c.to.Validate(); err != nil {
 		return c, until, err
 	}
-	return c, until, c.fits()
+	return c, until, errors.Join(c.ends(), c.fits())
+}
+
+// ends refuses what could not stay when a change under it is taken back, such as
+// swap beyond a memory limit that is there for an hour.
+func (c change) ends() error {
+	for _, y := range c.overlay {
+		if y.Until.IsZero() {
+			continue
+		}
+		then, err := overlaid(c.saved, lasting(c.overlay, y.Until))
+		if err == nil {
+			err = then.Validate()
+		}
+		if err != nil {
+			return fmt.Errorf("when a change is taken back at %s: %w", y.Until.Local().Format(time.DateTime), err)
+		}
+	}
+	return nil
 }
 
 // thinkSaved: what is saved last holds, so that nothing of an unsaved change hides it.

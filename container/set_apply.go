@@ -17,13 +17,30 @@ import (
 
 // promise refuses what another container has, and records the intent. Of two that
 // want the same address at the same time one sees the other's intent.
-func (l *Locked) promise(ctx context.Context, c change) (err error) {
-	added := []Network{newOutside(c.from.Network, c.to.Network), newOutside(l.Config.Network, c.saved.Network)}
-	needles := append(needlesFor(added[0]), needlesFor(added[1])...)
-	if len(needles) == 0 {
-		return l.intend(c)
+func (l *Locked) promise(ctx context.Context, c change) error {
+	return l.beginAs(ctx, l.intent(c), newOutside(c.from.Network, c.to.Network), newOutside(l.Config.Network, c.saved.Network))
+}
+
+// BeginAs is Begin of an operation that gives the container another configuration.
+// It refuses what another container of this host has by now: ErrTaken.
+func (l *Locked) BeginAs(ctx context.Context, in Intent, saved Config, overlay []Layer) error {
+	to, err := overlaid(saved, overlay)
+	if err != nil {
+		return err
 	}
-	lock, err := statefile.WaitLock(ctx, filepath.Join(l.m.StateRoot, "host.lock"), "set "+l.Config.Name)
+	in.Network = &to.Network
+	return l.beginAs(ctx, in, newOutside(l.Effective().Network, to.Network), newOutside(l.Config.Network, saved.Network))
+}
+
+func (l *Locked) beginAs(ctx context.Context, in Intent, added ...Network) (err error) {
+	var needles []string
+	for _, n := range added {
+		needles = append(needles, needlesFor(n)...)
+	}
+	if len(needles) == 0 {
+		return l.Begin(in)
+	}
+	lock, err := statefile.WaitLock(ctx, filepath.Join(l.m.StateRoot, "host.lock"), in.Op+" "+l.Config.Name)
 	if err != nil {
 		return err
 	}
@@ -37,15 +54,16 @@ func (l *Locked) promise(ctx context.Context, c change) (err error) {
 			return err
 		}
 	}
-	return l.intend(c)
+	return l.Begin(in)
 }
 
-func (l *Locked) intend(c change) error {
+func (l *Locked) intent(c change) Intent {
 	// WasUp would make its clients wait for it when it ends meanwhile.
-	return l.Begin(Intent{
-		Op: "set", Paused: c.status == Paused, Config: digestOf(c.saved), Overlay: c.overlay, Hostname: c.to.Hostname,
-		Network: &c.to.Network,
-	})
+	in := Intent{Op: "set", Paused: c.status == Paused, Hostname: c.to.Hostname, Network: &c.to.Network}
+	if digest := digestOf(c.saved); digest != digestOf(l.Config) { // else the state without this intent is what counts
+		in.Config, in.Overlay = digest, c.overlay
+	}
+	return in
 }
 
 // apply makes the kernel and the container's files hold what c leads to; undos
@@ -145,23 +163,26 @@ func (l *Locked) applyHostname(_ context.Context, c change) error {
 }
 
 // settleSet makes the kernel hold what the configuration says after a Set that was
-// interrupted: the new one if that had been written.
+// interrupted: the new one if that had been written. What was not to be saved is
+// made in one step with forgetting the intent, so that it has not come to be.
 func (l *Locked) settleSet(ctx context.Context) error {
 	in := l.State.Intent
-	if digestOf(l.Config) == in.Config {
+	var err error
+	if digestOf(l.Config) != in.Config {
+		err = l.putBack(in.Files) // whoever is root inside may see to it that it can't be
+	} else if len(l.State.Overlay) > 0 { // else it has been started anew since
 		l.State.Overlay = in.Overlay
-	} else if err := l.putBack(in.Files); err != nil {
-		return err
 	}
 	if err := l.tidy(ctx); err != nil {
 		return err
 	}
-	if err := l.enforce(ctx, in); err != nil {
+	if err := errors.Join(err, l.enforce(ctx, in)); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
-		// More may be in use by now than the limit was before. That must not keep
-		// anybody from stopping the container; repair tries again, and says it.
+		// More may be in use by now than the limit was before, or a directory be where
+		// a file was. That must not keep anybody from stopping the container; repair
+		// tries the limits and the network again, and says it.
 		l.m.log().Warn("not all is as configured", "container", l.Config.Name, "err", err)
 	}
 	return l.finish()

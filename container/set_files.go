@@ -32,7 +32,8 @@ const resolvMark = "# Written by ctctl: ctctl set --dns and --search change it.\
 // applyFiles writes the files that a change of the host name or of DNS touches.
 // What they were goes into the intent first, so that a kill can be undone.
 func (l *Locked) applyFiles(c change, undos *undo.Stack) (err error) {
-	rename := c.from.Hostname != c.to.Hostname && l.Config.Hostname != c.saved.Hostname
+	was, is := l.Config.Hostname, c.saved.Hostname // which for a while may be another than the one in effect
+	rename := was != is
 	resolve := !slices.Equal(c.from.Network.DNS, c.to.Network.DNS) || !slices.Equal(c.from.Network.Search, c.to.Network.Search)
 	if !rename && !resolve {
 		return nil
@@ -42,7 +43,7 @@ func (l *Locked) applyFiles(c change, undos *undo.Stack) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.close()) }()
-	files, err := root.identity(c, rename, resolve)
+	files, err := root.identity(c, was, resolve)
 	if err != nil || len(files) == 0 {
 		return err
 	}
@@ -52,7 +53,7 @@ func (l *Locked) applyFiles(c change, undos *undo.Stack) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		in.Files = append(in.Files, File{Name: name, Was: was})
+		in.Files = append(in.Files, File{Name: name, Was: bytesOf(was)})
 	}
 	if err := l.SaveState(); err != nil {
 		return err
@@ -66,18 +67,27 @@ func (l *Locked) applyFiles(c change, undos *undo.Stack) (err error) {
 	return nil
 }
 
+// bytesOf is for JSON, which would not keep a text that is no UTF-8.
+func bytesOf(text *string) *[]byte {
+	if text == nil {
+		return nil
+	}
+	b := []byte(*text)
+	return &b
+}
+
 // identity is what the files are to say; those in a directory that is not there
 // are left out.
-func (r innerRoot) identity(c change, rename, resolve bool) (map[string]string, error) {
+func (r innerRoot) identity(c change, was string, resolve bool) (map[string]string, error) {
 	files := map[string]string{}
-	if rename {
-		files[hostnameFile] = c.to.Hostname + "\n"
+	if is := c.saved.Hostname; was != is {
+		files[hostnameFile] = is + "\n"
 		hosts, err := r.read(hostsFile)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", hostsFile, err)
 		}
 		if hosts != nil {
-			files[hostsFile] = renamed(*hosts, c.from.Hostname, c.to.Hostname)
+			files[hostsFile] = renamed(*hosts, was, is)
 		}
 	}
 	if resolve {
@@ -149,7 +159,7 @@ func (l *Locked) putBack(files []File) (err error) {
 			err = errors.Join(err, root.remove(f.Name))
 			continue
 		}
-		err = errors.Join(err, root.write(f.Name, *f.Was))
+		err = errors.Join(err, root.write(f.Name, string(*f.Was)))
 	}
 	return err
 }

@@ -52,7 +52,7 @@ type Intent struct {
 	Paused   bool      `json:"paused,omitempty"`   // and was paused
 
 	// Of a change of the configuration: the digest of the one that is being
-	// written, and what is to be with it.
+	// written, if one is, and what is to be with it.
 	Config   string   `json:"config,omitempty"`
 	Overlay  []Layer  `json:"overlay,omitempty"`
 	Hostname string   `json:"hostname,omitempty"`
@@ -67,7 +67,7 @@ func (s State) underWay() bool { return s.Intent != nil && s.Intent.Op != "set" 
 // File is one of the container's that is being written.
 type File struct {
 	Name string  `json:"name"`
-	Was  *string `json:"was,omitempty"` // nil: it was not there
+	Was  *[]byte `json:"was,omitempty"` // nil: it was not there
 }
 
 // Exit is how init ended.

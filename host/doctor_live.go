@@ -8,7 +8,6 @@ import (
 
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/preflight"
-	"github.com/ctctl/ctctl/quota"
 )
 
 // AreaCheckpoint is of what a checkpoint would be like. The areas of what stands
@@ -78,7 +77,7 @@ func (x *examination) live(r preflight.Report, p Purpose) {
 		x.add(AreaCheckpoint, Warn, "", "%d more findings are not listed", r.Omitted)
 	}
 	if r.OK() {
-		x.pass(AreaCheckpoint, "%d processes, about %s in memory, would stand still for about %v",
-			r.Processes, quota.FormatBytes(r.EstimatedBytes), r.EstimatedFrozen.Round(10*time.Millisecond))
+		x.pass(AreaCheckpoint, "%d processes, about %.1f MiB in memory, would stand still for about %v",
+			r.Processes, float64(r.EstimatedBytes)/(1<<20), r.EstimatedFrozen.Round(10*time.Millisecond))
 	}
 }

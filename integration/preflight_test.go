@@ -50,8 +50,14 @@ func TestPreflightAgreesWithCRIU(t *testing.T) {
 	}
 	blocked := 0
 	for _, name := range obstacle.Names() {
+		if name == "crowd" {
+			continue // it is for measuring
+		}
 		t.Run(name, func(t *testing.T) {
-			c := &comparison{engine: engine, dir: testutil.TempDir(t), joined: strings.HasPrefix(name, "exec-")}
+			c := &comparison{engine: engine, dir: testutil.TempDir(t), joined: strings.HasPrefix(name, "exec-"), deadline: time.Minute}
+			if name == "vfork" || name == "traced" {
+				c.deadline = 3 * time.Second // CRIU waits in vain
+			}
 			if c.start(t, name) {
 				blocked += c.compare(t, name)
 			}
@@ -68,8 +74,9 @@ type comparison struct {
 	cgroup       string
 	// joined says that there are processes which are not in the image. The dump
 	// must not end the tree then: its end waits for them.
-	joined bool
-	tree   *obstacle.Tree
+	joined   bool
+	deadline time.Duration
+	tree     *obstacle.Tree
 }
 
 func (c *comparison) start(t *testing.T, name string) bool {
@@ -268,7 +275,7 @@ func (c *comparison) dump(t *testing.T) error {
 	t.Helper()
 	_, err := c.engine.Dump(t.Context(), criu.DumpOptions{
 		PID: c.tree.Init, Root: c.root, Images: c.images, OwnNetNS: true, LeaveRunning: c.joined, GhostLimitBytes: 1 << 20,
-		FreezeCgroup: c.cgroup, Freeze: c.freeze, Thaw: c.thaw, PIDs: c.members, Deadline: 5 * time.Second,
+		FreezeCgroup: c.cgroup, Freeze: c.freeze, Thaw: c.thaw, PIDs: c.members, Deadline: c.deadline,
 	})
 	return errors.Join(err, c.thaw())
 }
@@ -285,7 +292,7 @@ func (c *comparison) restore(t *testing.T) error {
 		}
 	}()
 	pid, _, err := c.engine.Restore(t.Context(), criu.RestoreOptions{
-		Images: c.images, Root: c.root, OwnNetNS: true, Sibling: true, Deadline: 10 * time.Second,
+		Images: c.images, Root: c.root, OwnNetNS: true, Sibling: true, Deadline: time.Minute,
 		Notify: func(ctx context.Context, ev criu.Event) error {
 			if ev.Script != criu.EventSetupNamespaces {
 				return nil

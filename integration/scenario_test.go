@@ -17,7 +17,7 @@ import (
 
 // TestScenarios runs testdata/*.txtar: what a user types, and what must come of
 // it. Each script has containers of its own, named $C, $C-2 and so on, with the
-// address $IP for the first, and these commands besides testscript's own:
+// addresses $IP and $IP2 for the first, and these commands besides testscript's own:
 //
 //	code N command…       the command must end with exit code N
 //	eventually command…   the command must succeed within a while
@@ -41,7 +41,7 @@ func TestScenarios(t *testing.T) {
 			name := fmt.Sprintf("box-%d", n)
 			e.Vars = append(e.Vars,
 				"PATH="+bin+":"+os.Getenv("PATH"), "CTCTL_STATE_ROOT="+r.state, "CTCTL_RUN_ROOT="+r.run,
-				"C="+name, "IP="+boxAddr(n), "CTCTL_CRIU="+os.Getenv("CTCTL_CRIU"))
+				"C="+name, "IP="+boxAddr(n), "IP2="+strings.Replace(boxAddr(n), "10.99.", "10.98.", 1), "CTCTL_CRIU="+os.Getenv("CTCTL_CRIU"))
 			e.Defer(func() { r.destroyAll(t, name) })
 			return nil
 		},

@@ -321,10 +321,34 @@ func (s *setter) killSuspended(t *testing.T) {
 		if _, net, err := s.h.Containers.InspectNetwork(t.Context(), s.name); err != nil || len(net.Wrong()) > 0 {
 			t.Errorf("suspended, %q: %v, %v", what, net.Wrong(), err)
 		}
+		var want []string
+		for _, p := range s.model.Network.Addresses() {
+			want = append(want, p.Addr().String())
+		}
+		slices.Sort(want)
+		if diff := cmp.Diff(want, swallowedRoutes(t), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("suspended, %q: the host swallows other addresses:\n%s", what, diff)
+		}
 		s.wantClean(t)
 	}
 	s.must(t, childRequest{Op: "resume", Name: s.name})
 	s.agree(t, "after it was suspended")
+}
+
+// swallowedRoutes are the single addresses that the host throws packets away for.
+func swallowedRoutes(t *testing.T) (out []string) {
+	t.Helper()
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		all, err := netlink.RouteListFiltered(family, &netlink.Route{Type: unix.RTN_BLACKHOLE}, netlink.RT_FILTER_TYPE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			out = append(out, r.Dst.IP.String())
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // killOne kills a change when it has begun, a moment later, and says whether it was

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -84,6 +85,25 @@ func TestProcessesMayComeAndGoMeanwhile(t *testing.T) {
 		}
 		if !rep.OK() {
 			t.Fatalf("found %v", rep.Failures())
+		}
+	}
+}
+
+// A thread goes into the container's network namespace. If it were the first one
+// and stayed, the whole program would seem to be there.
+func TestTheProgramStaysWhereItIs(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	before, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := target(plant(t, "nothing"))
+	for range 30 {
+		if _, err := Examine(t.Context(), to); err != nil {
+			t.Fatal(err)
+		}
+		if after, err := os.Readlink("/proc/self/ns/net"); err != nil || after != before {
+			t.Fatalf("it was in %s and is in %s, %v", before, after, err)
 		}
 	}
 }

@@ -35,6 +35,7 @@ var matrix = map[string]string{
 	"unix-io_uring": "warn:queued-descriptors fd", "unix-creds": "", "udp-corked": "", // the kernel does not tell
 
 	"exec-session": "warn:exec-session", "exec-connected": "warn:exec-session,fail:unix-outside fd",
+	"exec-lock": "warn:exec-session", "exec-pipe": "warn:exec-session",
 	"exec-daemon": "", "exec-sessionless": "fail:foreign-leader", "exec-other-cgroup": "", // no cgroup is made here
 	"host-file": "fail:outside-file fd", "foreign-tty": "fail:foreign-tty fd",
 	"deleted-small": "", "deleted-large": "fail:deleted-large fd", "deleted-ugly": "fail:deleted-large fd", "other-name": "", "other-name-lost": "",

@@ -76,6 +76,10 @@ func wrongUsage(c *cli.Context, err error, _ bool) error {
 		name = commandName(c)
 	}
 	text := strings.ReplaceAll(err.Error(), "for flag -", "for --") // the library's spelling
+	// Times are the only values that the library parses.
+	if before, ok := strings.CutSuffix(text, "parse error"); ok {
+		text = before + "write it like 90s, 5m or 2h"
+	}
 	return usageError{msg: strings.TrimPrefix(name+": ", ": ") + text, command: name}
 }
 
@@ -167,7 +171,10 @@ func arguments(c *cli.Context, least, most int) ([]string, error) {
 	case len(args) > most && c.Command.ArgsUsage == "":
 		return nil, misuse(c, "takes no arguments, not %s", quoteWord(args[0]))
 	case len(args) > most:
-		return nil, misuse(c, "wants %s, not also %s", c.Command.ArgsUsage, quoteWord(args[most]))
+		return nil, usageError{
+			msg:     fmt.Sprintf("%s: wants %s, not also %s", commandName(c), c.Command.ArgsUsage, quoteWord(args[most])),
+			command: commandName(c), hint: surplusHint(args[most], c.Command.Flags),
+		}
 	}
 	return args, nil
 }

@@ -128,7 +128,7 @@ func (a *arranged) descend(w string) error {
 	if near := nearest(w, a.cmds); near != "" {
 		e.hint = "did you mean ctctl " + strings.TrimSpace(a.name()+" "+near) + "?"
 	} else {
-		e.hint = "ctctl help lists the commands"
+		e.hint = strings.Join(strings.Fields("ctctl help "+a.name()+" lists the commands"), " ")
 	}
 	return e
 }
@@ -231,7 +231,7 @@ func takesValue(f cli.Flag) bool {
 	return !plain
 }
 
-func (a *arranged) usage(format string, args ...any) error {
+func (a *arranged) usage(format string, args ...any) usageError {
 	e := usageError{msg: fmt.Sprintf(format, args...), hint: "ctctl help lists the commands"}
 	if len(a.path) > 0 {
 		e.msg = a.name() + ": " + e.msg
@@ -248,7 +248,11 @@ func (a *arranged) unknown(flag string) error {
 	if cover := ubc[strings.TrimLeft(flag, "-")]; cover != "" && (a.name() == "set" || a.name() == "create") {
 		return usageError{msg: a.name() + ": " + flag + " is a beancounter of OpenVZ: " + cover, command: a.name()}
 	}
-	return a.usage("no such flag: %s", quoteWord(flag))
+	e := a.usage("no such flag: %s", quoteWord(flag))
+	if near := nearFlags(strings.TrimLeft(flag, "-"), a.leaf.Flags); len(near) > 0 {
+		e.hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return e
 }
 
 // words gives the command line back: flags of ctctl, the command, its flags, "--",
@@ -280,44 +284,6 @@ func tail(c *cli.Context) (args, data []string, split bool) {
 		return all[:i], all[i+1:], true
 	}
 	return all, nil, false
-}
-
-// nearest is the command that a mistyped word most likely means.
-func nearest(w string, cmds []*cli.Command) string {
-	best, at := "", 3
-	for _, c := range cmds {
-		if c.Hidden {
-			continue
-		}
-		if d := distance(w, c.Name); d < at && d < len(c.Name) {
-			best, at = c.Name, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to insert, remove and exchange (Levenshtein).
-func distance(a, b string) int {
-	if len(a) > 32 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost++
-			}
-			last = row[j+1]
-			row[j+1] = min(cost, row[j]+1, last+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // quoteWord shows a word of the user's, bounded, so that a pasted file does not

@@ -222,6 +222,10 @@ func (a *arranged) values(flag string, inv inventory) (o offer) {
 		})
 	case "suite":
 		return words("bookworm", "trixie", "forky", "sid")
+	case "for":
+		if a.name() == "doctor" {
+			return words(purposes()...)
+		}
 	case "signal":
 		return words("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "RTMIN+3")
 	case "sort":

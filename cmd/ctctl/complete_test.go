@@ -75,6 +75,7 @@ func TestCompletionKnowsWhatFits(t *testing.T) {
 		"script arguments":      {"runscript hot f -", ":file"},
 		"columns of top":        {"top --sort t", "throttled"},
 		"one to examine":        {"doctor ho", "hot hotter"},
+		"what to examine for":   {"doctor hot --for s", "snapshot suspend"},
 		"one whose usage":       {"usage c", "cold"},
 		"shells":                {"completion ", "bash fish zsh"},
 		"after nonsense":        {"frobnicate ", ""},

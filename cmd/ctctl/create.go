@@ -57,6 +57,9 @@ func runCreate(c *cli.Context) error {
 			l.items = []containerView{s.view(ctx, info)}
 			return emit(c, l)
 		}
+		for _, n := range lonely(container.Network{}, cfg.Network) {
+			s.confirm("note: %s", n)
+		}
 		with := ""
 		for i, p := range cfg.Network.Addresses() {
 			with += []string{" with ", ", "}[min(i, 1)] + p.Addr().String()
@@ -116,6 +119,9 @@ func checkConfig(c *cli.Context, name string, o container.CreateOptions) error {
 		first.Addresses = append(slices.Clone(o.Addresses), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"))
 	}
 	err := o.Edit(&cfg)
+	if err == nil && len(cfg.Network.Forwards) > 0 && len(cfg.Network.Addresses()) == 0 {
+		return misuse(c, "--publish leads to an address of the container, and it has none: give it one with --ip, or --ip auto")
+	}
 	if err == nil {
 		err = cfg.Validate()
 	}

@@ -35,7 +35,7 @@ var hints = []struct {
 	{template.ErrExists, "choose another name, or ctctl template delete that one"},
 	{container.ErrUndo, "ctctl repair NAME clears what was left"},
 	{container.ErrDied, "ctctl logs NAME shows what it said; ctctl inspect NAME how it ended"},
-	{container.ErrTaken, "choose another; ctctl list -a -o name,ip shows the addresses of this host"},
+	{container.ErrTaken, "choose another; ctctl list -a -o name,ip shows the addresses of this host, ctctl inspect a container's ports"},
 	{container.ErrTimeout, "ctctl status NAME shows how it is now"},
 	{container.ErrNoConsole, "a restart of the container brings it back"},
 	{checkpoint.ErrDamaged, "nothing was touched; another snapshot may be whole, and ctctl start --cold gives up what a suspended container had in memory"},

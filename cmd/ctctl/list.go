@@ -52,11 +52,17 @@ func runList(c *cli.Context) error {
 	if err := sortBy([]containerView{}, containerColumns, order); err != nil {
 		return err
 	}
+	// It takes some milliseconds each, so only who asks for it has it.
+	live := slices.Contains(strings.Split(wanted+","+strings.TrimPrefix(order, "-"), ","), "live")
 	return withHost(c, "listing", func(ctx context.Context, s *session) error {
 		infos, err := s.Containers.List(ctx) // what can be read, and an error
 		for _, i := range infos {
 			if i.Status != container.Stopped || c.Bool("all") {
-				l.items = append(l.items, s.view(ctx, i))
+				v := s.view(ctx, i)
+				if live {
+					v.Live = s.live(ctx, i)
+				}
+				l.items = append(l.items, v)
 			}
 		}
 		s.talk.stop()
@@ -247,6 +253,24 @@ var containerColumns = []column[containerView]{
 		compare: func(a, b containerView) int { return a.Created.Compare(b.Created) },
 	},
 	{name: "exit", about: "how process 1 ended last", text: exitText},
+	{name: "live", about: "of list: whether it can be checkpointed now; ctctl doctor says why not", text: func(v containerView) string { return v.Live }},
+}
+
+// live says in a word whether a container can be checkpointed.
+func (s *session) live(ctx context.Context, i container.Info) string {
+	if i.Status != container.Running && i.Status != container.Paused {
+		return ""
+	}
+	r, err := s.Checkpoints.Preflight(ctx, i.Config.Name)
+	switch {
+	case err != nil:
+		return "unknown" // it may just have ended
+	case !r.OK():
+		return "no"
+	case len(r.Warnings()) > 0:
+		return "warning"
+	}
+	return "yes"
 }
 
 func statusText(v containerView) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,27 @@ func parseAddress(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, usageError{msg: "no address"}
 	}
 	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+// lonely says of addresses of bridged interfaces that are new and stand for
+// themselves alone that they are, which a forgotten length makes them.
+func lonely(before, after container.Network) (notes []string) {
+	had := before.Addresses()
+	for _, i := range after.Interfaces {
+		for _, p := range i.Addresses {
+			within := slices.ContainsFunc(i.Addresses, func(o netip.Prefix) bool { return o != p && o.Contains(p.Addr()) })
+			if i.Bridge == "" || !p.IsSingleIP() || within || slices.Contains(had, p) {
+				continue
+			}
+			length := map[bool]int{true: 24, false: netns.OwnNetwork6.Bits()}[p.Addr().Is4()]
+			if i.Bridge == netns.OwnBridge && p.Addr().Is4() {
+				length = netns.OwnNetwork4.Bits()
+			}
+			notes = append(notes, fmt.Sprintf("%s on the bridge %s reaches nobody there: give it the length of its network, like %s/%d",
+				p, i.Bridge, p.Addr(), length))
+		}
+	}
+	return notes
 }
 
 // parseNIC reads name=eth1,bridge=br1,…, and vzctl's NAME[,MAC[,HOSTNAME[,HOSTMAC[,BRIDGE]]]],

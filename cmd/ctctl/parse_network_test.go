@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/netns"
 	"github.com/google/go-cmp/cmp"
 )
@@ -115,5 +116,35 @@ func TestInterfacesAreReadInBothSpellings(t *testing.T) {
 		} else if diff := cmp.Diff(want, &got, byValue); want != nil && diff != "" {
 			t.Errorf("%q: %s", text, diff)
 		}
+	}
+}
+
+func TestAnAddressAloneOnABridgeIsNoted(t *testing.T) {
+	network := func(bridge string, addresses ...string) (n container.Network) {
+		i := netns.Interface{Name: "eth0", Bridge: bridge}
+		for _, a := range addresses {
+			i.Addresses = append(i.Addresses, netip.MustParsePrefix(a))
+		}
+		n.Interfaces = []netns.Interface{i}
+		return n
+	}
+	tests := map[string]struct {
+		before, after container.Network
+		want          int
+	}{
+		"routed":                {network(""), network("", "10.0.0.5/32"), 0},
+		"with its network":      {network("br0"), network("br0", "10.0.0.5/24"), 0},
+		"alone":                 {network("br0"), network("br0", "10.0.0.5/32", "2001:db8::5/128"), 2},
+		"a second one":          {network("br0", "10.0.0.5/24"), network("br0", "10.0.0.5/24", "10.0.0.6/32"), 0},
+		"alone before as well":  {network("br0", "10.0.0.5/32"), network("br0", "10.0.0.5/32"), 0},
+		"of another network":    {network("br0", "10.0.0.5/24"), network("br0", "10.0.0.5/24", "10.9.0.6/32"), 1},
+		"of an interface added": {container.Network{}, network("br0", "10.0.0.5/32"), 1},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := lonely(tt.before, tt.after); len(got) != tt.want {
+				t.Errorf("got %q, want %d", got, tt.want)
+			}
+		})
 	}
 }

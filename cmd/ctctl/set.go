@@ -31,7 +31,7 @@ func setCommand() *cli.Command {
 func setFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "runtime", Usage: "until the next start only"},
-		&cli.DurationFlag{Name: "for", Usage: "for that `TIME` only, like 2h or 90s"},
+		&cli.StringFlag{Name: "for", Usage: "for that `TIME` only, like 90s, 2h or 7d"},
 		&cli.StringFlag{Name: "onboot", Usage: "ctctl boot brings it up: `yes|no`"},
 		&cli.StringFlag{Name: "restart", Usage: "start it again when it ends by itself: `POLICY` no, on-failure, always"},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "environment `KEY=VALUE` of its command from its next start on; KEY= empties, KEY alone removes it; may be repeated"},
@@ -57,7 +57,7 @@ func runSet(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, n := range done.Notes {
+		for _, n := range append(done.Notes, lonely(done.Before.Network, done.After.Network)...) {
 			s.confirm("note: %s", n)
 		}
 		if c.String("format") != "table" {
@@ -104,13 +104,16 @@ func changeFrom(c *cli.Context) (ch container.Change, err error) {
 	switch {
 	case len(all) == 0:
 		return ch, misuse(c, "say what to change")
-	case c.IsSet("for") && c.Duration("for") <= 0:
-		return ch, misuse(c, "--for: %v is no time to wait", c.Duration("for"))
 	case c.Bool("save") && (c.Bool("runtime") || c.IsSet("for")):
-		return ch, misuse(c, "--save and --runtime exclude each other")
+		return ch, misuse(c, "--save excludes --runtime and --for")
 	}
 	if c.Bool("runtime") || c.IsSet("for") {
-		ch.Scope, ch.For = container.Runtime, c.Duration("for")
+		ch.Scope = container.Runtime
+	}
+	if c.IsSet("for") {
+		if ch.For, err = parseSpan(c.String("for")); err != nil {
+			return ch, misuse(c, "--for: %v", err)
+		}
 	}
 	ch.Edit = all.all
 	return ch, nil

@@ -45,6 +45,7 @@ type containerView struct {
 	Snapshot    string         `json:"snapshot,omitempty"` // that it is at
 	Volume      string         `json:"volume"`
 	LastExit    *exitView      `json:"last_exit,omitempty"`
+	Live        string         `json:"live,omitempty"` // yes, warning, no or unknown; only where it was asked for
 }
 
 type limitsView struct {

@@ -40,6 +40,10 @@ func Main() (ran bool, err error) {
 	case "end":
 	case "connect":
 		err = connect()
+	case "lock":
+		err = lock()
+	case "pipe":
+		err = writeFifo()
 	case "vfork":
 		err = vfork()
 	case "headless":

@@ -2,7 +2,6 @@ package obstacle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,6 +20,8 @@ var outsideKinds = map[string]kind{
 	"foreign-tty":       {make: nothing, give: terminal},
 	"exec-session":      {make: nothing, join: joining{part: "sleep", setsid: true}.do},
 	"exec-connected":    {make: listen, join: joining{part: "connect", setsid: true}.do},
+	"exec-lock":         {make: func() error { _, err := create("/tmp/locked"); return err }, join: joining{part: "lock", setsid: true}.do},
+	"exec-pipe":         {make: fifo, join: joining{part: "pipe", setsid: true}.do},
 	"exec-daemon":       {make: nothing, join: joining{part: "daemon", setsid: true}.do},
 	"exec-sessionless":  {make: nothing, join: joining{part: "daemon"}.do},
 	"exec-other-cgroup": {make: nothing, join: joining{part: "daemon", setsid: true, stay: true}.do},
@@ -105,7 +106,9 @@ func (j joining) inThread(t *Tree) error {
 	case "daemon":
 		_ = cmd.Wait() // how it ends does not matter, its child does
 	case "connect":
-		return t.accepted()
+		return appears("/accepted")
+	case "lock", "pipe":
+		return appears("/joined")
 	}
 	return nil
 }
@@ -133,14 +136,57 @@ func (t *Tree) enter() error {
 	return nil
 }
 
-// accepted waits until the tree has taken the connection.
-func (t *Tree) accepted() error {
+// appears waits for a file; this thread is inside.
+func appears(path string) error {
 	for end := time.Now().Add(readyIn); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if _, err := os.Stat("/accepted"); err == nil { // this thread is inside
+		if _, err := os.Stat(path); err == nil {
 			return nil
 		}
 	}
-	return errors.New("nobody accepts the connection")
+	return fmt.Errorf("%s does not appear", path)
+}
+
+// lock holds locks on a file that the tree has open.
+func lock() error {
+	f, err := os.OpenFile("/tmp/locked", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	keep = append(keep, f)
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		return err
+	}
+	return joined()
+}
+
+const fifoPath = "/tmp/fifo"
+
+// fifo waits for the other end without holding up.
+func fifo() error {
+	if err := unix.Mkfifo(fifoPath, 0o600); err != nil {
+		return err
+	}
+	_, err := unix.Open(fifoPath, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	return err
+}
+
+func writeFifo() error {
+	if _, err := unix.Open(fifoPath, unix.O_WRONLY|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	return joined()
+}
+
+// joined tells that it is done.
+func joined() error {
+	if err := os.WriteFile("/joined", nil, 0o600); err != nil {
+		return err
+	}
+	rest()
+	return nil
 }
 
 const meetingPoint = "/tmp/listening"

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,12 @@ type mount struct {
 	point  string
 	kind   string
 	source string
+	// id and parent number mounts; groups are the peer groups whose mounts and
+	// unmounts this one takes part in, as a peer or a slave. shared is the one that
+	// it is a peer in, "" when it is in none.
+	id, parent string
+	shared     string
+	groups     []string
 }
 
 func readMounts(mountinfo string) ([]mount, error) {
@@ -48,7 +55,27 @@ func parseMount(line string) (mount, error) {
 	if !ok || len(f) < 6 || len(g) < 2 {
 		return mount{}, fmt.Errorf("unexpected line %q", line)
 	}
-	return mount{device: f[2], point: unescape(f[4]), kind: g[0], source: unescape(g[1])}, nil
+	m := mount{id: f[0], parent: f[1], device: f[2], point: unescape(f[4]), kind: g[0], source: unescape(g[1])}
+	for _, field := range f[6:] {
+		if group, ok := strings.CutPrefix(field, "shared:"); ok {
+			m.shared = group
+			m.groups = append(m.groups, group)
+		} else if group, ok := strings.CutPrefix(field, "master:"); ok {
+			m.groups = append(m.groups, group)
+		}
+	}
+	return m, nil
+}
+
+// parentOf returns what a mount is mounted on; the zero mount where that is not
+// to be seen.
+func parentOf(m mount, all []mount) mount {
+	for _, a := range all {
+		if a.id == m.parent {
+			return a
+		}
+	}
+	return mount{}
 }
 
 // unescape undoes the \040 kind of escapes for space, tab, newline, backslash.
@@ -84,6 +111,8 @@ const sharedPatience = 5 * time.Second
 
 // waitUnshared waits until nobody else has the file system mounted. Other
 // mounts in our own namespace don't go by themselves and are not waited for.
+// Copies that came about because what the pool is mounted on is shared, as
+// systemd's services with mounts of their own have them, go with our mount.
 func waitUnshared(ctx context.Context, own mount) error {
 	here, err := readMounts("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -96,8 +125,9 @@ func waitUnshared(ctx context.Context, own mount) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sharedPatience)
 	defer cancel()
+	through := parentOf(own, here).shared
 	for {
-		users, err := mountUsers(own)
+		users, err := mountUsers(own, through)
 		if err != nil || len(users) == 0 {
 			return err
 		}
@@ -110,8 +140,9 @@ func waitUnshared(ctx context.Context, own mount) error {
 }
 
 // mountUsers lists processes in other mount namespaces that have the file
-// system mounted, one of each namespace.
-func mountUsers(own mount) (pids []string, err error) {
+// system mounted, one of each namespace. The copies that the peer group through
+// has made don't count.
+func mountUsers(own mount, through string) (pids []string, err error) {
 	ours, err := os.Readlink("/proc/thread-self/ns/mnt")
 	if err != nil {
 		return nil, err
@@ -123,7 +154,7 @@ func mountUsers(own mount) (pids []string, err error) {
 	}
 	for _, link := range processes {
 		proc := filepath.Dir(filepath.Dir(link))
-		holds, err := namespaceHolds(proc, link, own.device, seen)
+		holds, err := namespaceHolds(proc, link, own, through, seen)
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +169,7 @@ func mountUsers(own mount) (pids []string, err error) {
 // already. Processes that end meanwhile hold nothing. Those with capabilities
 // that we lack can't be looked into; what they hold shows only after the
 // unmount, when the loop device stays busy.
-func namespaceHolds(proc, link, device string, seen map[string]bool) (bool, error) {
+func namespaceHolds(proc, link string, own mount, through string, seen map[string]bool) (bool, error) {
 	ns, err := os.Readlink(link)
 	if err != nil && unseen(err) || seen[ns] {
 		return false, nil
@@ -155,11 +186,17 @@ func namespaceHolds(proc, link, device string, seen map[string]bool) (bool, erro
 	}
 	seen[ns] = true
 	for _, m := range all {
-		if m.device == device {
+		if m.device == own.device && !follows(m, own, all, through) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// follows says whether unmounting our own mount unmounts m, of another namespace,
+// too: see mount_namespaces(7), "Propagation".
+func follows(m, own mount, all []mount, through string) bool {
+	return through != "" && m.point == own.point && slices.Contains(parentOf(m, all).groups, through)
 }
 
 // unseen covers processes that are gone (ENOENT, ESRCH, and EINVAL, which

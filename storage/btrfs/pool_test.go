@@ -3,6 +3,8 @@ package btrfs_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -252,6 +254,43 @@ func TestDetachRefusesWhileAnotherMountNamespaceHasTheMount(t *testing.T) {
 		t.Error("the program with the other namespace ended by itself")
 	}
 	must(t, d.Detach(t.Context()))
+}
+
+// On a host with systemd / is shared, and services with mount namespaces of their
+// own, slaves of the host's, get what is mounted after they started.
+func TestDetachTakesAlongWhatTheMountWasPropagatedTo(t *testing.T) {
+	testutil.Require(t, testutil.Root, testutil.Btrfs)
+	root := testutil.TempDir(t)
+	must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
+	defer func() { must(t, unix.Unmount(root, 0)) }()
+	must(t, unix.Mount("", root, "", unix.MS_SHARED, ""))
+	ctx, cancel := context.WithCancel(t.Context())
+	service := exec.CommandContext(ctx, "unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo ready; exec sleep 60")
+	service.WaitDelay = time.Second
+	out, err := service.StdoutPipe()
+	must(t, err)
+	must(t, service.Start())
+	defer func() {
+		cancel()
+		if err := service.Wait(); err == nil {
+			t.Error("the program with the other namespace ended by itself")
+		}
+	}()
+	_, err = io.ReadFull(out, make([]byte, len("ready\n")))
+	must(t, err)
+	d := openPool(t, root, btrfs.Options{})
+	theirs := func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", service.Process.Pid))
+		must(t, err)
+		return strings.Contains(string(b), " btrfs ") && strings.Contains(string(b), root+"/")
+	}
+	if !theirs() {
+		t.Fatal("the pool did not get into the other namespace: this tests nothing")
+	}
+	must(t, d.Detach(t.Context()))
+	if theirs() {
+		t.Error("the pool is still mounted in the other namespace")
+	}
 }
 
 func TestASnapshotCanNotBeWritten(t *testing.T) {
