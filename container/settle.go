@@ -25,12 +25,7 @@ func (l *Locked) settle(ctx context.Context) error {
 		if err := l.tidy(ctx); err != nil {
 			return err
 		}
-		err := l.expire(ctx)
-		if err == nil || errors.Is(err, ErrUndo) {
-			return err
-		}
-		l.m.log().Warn("settle", "container", l.Config.Name, "err", err) // it stays as it is, and is tried again
-		return nil
+		return l.settleOverlay(ctx)
 	}
 	l.m.log().Info("settle an interrupted operation", "container", l.Config.Name, "op", in.Op, "step", in.Step)
 	switch in.Op {
@@ -54,13 +49,27 @@ func (l *Locked) settle(ctx context.Context) error {
 		}
 		return l.finish()
 	case "set":
-		return l.settleSet(ctx)
+		if err := l.settleSet(ctx); err != nil {
+			return err
+		}
+		return l.settleOverlay(ctx)
 	}
 	settle, ok := l.m.Settle[in.Op]
 	if !ok {
 		return fmt.Errorf("%w: an interrupted %q was left by another version of this program", ErrNoSupport, in.Op)
 	}
 	return settle(ctx, l)
+}
+
+// settleOverlay takes back what was changed for a while that is over. What can't be
+// stays as it is, and is tried again.
+func (l *Locked) settleOverlay(ctx context.Context) error {
+	err := l.expire(ctx)
+	if err == nil || errors.Is(err, ErrUndo) {
+		return err
+	}
+	l.m.log().Warn("settle", "container", l.Config.Name, "err", err)
+	return nil
 }
 
 // tidy makes the run root and the kernel agree with whether init lives.

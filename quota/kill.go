@@ -13,6 +13,8 @@ import (
 const (
 	killPollFirst = 200 * time.Microsecond
 	killPollLast  = 10 * time.Millisecond
+	// killLift is how long a killed group's io limits stay.
+	killLift = 500 * time.Millisecond
 	// removeLimit is how long Remove tries again while a cgroup is busy.
 	removeLimit = 2 * time.Second
 )
@@ -28,6 +30,8 @@ func (g Group) KillAll(ctx context.Context) error {
 	if err := g.check(); err != nil {
 		return err
 	}
+	var lifted error
+	lift := time.Now().Add(killLift)
 	for step := killPollFirst; ; step = min(step*2, killPollLast) {
 		pids, err := g.allPIDs()
 		if err != nil {
@@ -35,6 +39,9 @@ func (g Group) KillAll(ctx context.Context) error {
 		}
 		if err := g.killOnce(pids); err != nil {
 			return fmt.Errorf("kill %s: %w", g.name, err)
+		}
+		if len(pids) > 0 && time.Now().After(lift) {
+			lifted = g.liftIO() // an error matters only if they do not end
 		}
 		if err := g.Thaw(); err != nil {
 			return fmt.Errorf("kill %s: %w", g.name, err)
@@ -44,10 +51,23 @@ func (g Group) KillAll(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("kill %s: %w: %s: %w", g.name, ErrPopulated, taskList(named(pids)), context.Cause(ctx))
+			return errors.Join(fmt.Errorf("kill %s: %w: %s: %w", g.name, ErrPopulated, taskList(named(pids)), context.Cause(ctx)), lifted)
 		case <-time.After(step):
 		}
 	}
+}
+
+// liftIO takes the io limits of the group away, which lets through at once what
+// waits for them.
+func (g Group) liftIO() error {
+	steps, err := g.planIO(Limits{})
+	if err == nil {
+		err = g.mounts.runSteps(steps)
+	}
+	if err == nil || vanished(err) {
+		return nil
+	}
+	return fmt.Errorf("lift the io limits of %s: %w", g.name, err)
 }
 
 // killOnce signals all of the list. cgroup.kill also catches what is just being

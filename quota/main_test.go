@@ -222,9 +222,9 @@ func expect(t testing.TB, r *bufio.Reader, want string) {
 // eventually waits until the condition holds.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not after 5 s", what)
+			t.Fatalf("%s: not after 30 s", what)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ctctl/ctctl/container"
@@ -134,12 +135,12 @@ func profileFile(name, path string) (profile, error) {
 	text := map[string]string{}
 	for k, v := range said {
 		switch v := v.(type) {
-		case string, float64, int64, bool:
-			text[k] = fmt.Sprint(v)
+		case string, bool, float64:
+			text[k] = scalar(v)
 		case []any:
 			var words []string
 			for _, e := range v {
-				words = append(words, fmt.Sprint(e))
+				words = append(words, scalar(e))
 			}
 			text[k] = strings.Join(words, " ")
 		default:
@@ -147,6 +148,14 @@ func profileFile(name, path string) (profile, error) {
 		}
 	}
 	return newProfile(name, path, text)
+}
+
+// scalar is a value of YAML as it was written: a large number without an exponent.
+func scalar(v any) string {
+	if n, ok := v.(float64); ok {
+		return strconv.FormatFloat(n, 'f', -1, 64)
+	}
+	return fmt.Sprint(v)
 }
 
 // profileNames are those of files and those built in, sorted.

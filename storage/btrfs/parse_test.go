@@ -10,9 +10,9 @@ import (
 
 func TestMountinfoLinesAreRead(t *testing.T) {
 	cases := map[string]mount{
-		"82 27 0:40 / /var/pool rw,nodev - btrfs /dev/loop0 rw,subvol=/\n": {device: "0:40", point: "/var/pool", kind: "btrfs", source: "/dev/loop0"},
-		`36 35 98:0 /r /a\040b\134c rw shared:1 master:2 - ext4 /dev/x rw`: {device: "98:0", point: `/a b\c`, kind: "ext4", source: "/dev/x"},
-		`36 35 98:0 / /odd\0 rw - tmpfs none rw`:                           {device: "98:0", point: `/odd\0`, kind: "tmpfs", source: "none"},
+		"82 27 0:40 / /var/pool rw,nodev - btrfs /dev/loop0 rw,subvol=/\n": {device: "0:40", point: "/var/pool", kind: "btrfs", source: "/dev/loop0", id: "82", parent: "27"},
+		`36 35 98:0 /r /a\040b\134c rw shared:1 master:2 - ext4 /dev/x rw`: {device: "98:0", point: `/a b\c`, kind: "ext4", source: "/dev/x", id: "36", parent: "35", shared: "1", groups: []string{"1", "2"}},
+		`36 35 98:0 / /odd\0 rw - tmpfs none rw`:                           {device: "98:0", point: `/odd\0`, kind: "tmpfs", source: "none", id: "36", parent: "35"},
 	}
 	for line, want := range cases {
 		got, err := parseMount(line)
