@@ -68,11 +68,11 @@ check-format: # gofumpt
 
 .PHONY: check-vet
 check-vet: # go vet
-	$(GO) vet -tags "$(TAGS)" ./...
+	$(GO) vet -tags "$(TAGS) vm" ./...
 
 .PHONY: check-static
 check-static: # staticcheck
-	$(GO_TOOL) staticcheck -tags "$(TAGS)" ./...
+	$(GO_TOOL) staticcheck -tags "$(TAGS) vm" ./...
 
 .PHONY: check-modules
 check-modules: # go.mod and go.sum are tidy
@@ -90,6 +90,15 @@ check-arch: # the repository's own shape: layers, sizes, doors
 .PHONY: check-unit
 check-unit: # short tests with the race detector; the end-to-end tests run a binary that has none
 	$(GO) test -tags "$(TAGS)" -race -short -p 2 -timeout 20m $$($(GO) list -tags "$(TAGS)" ./... | grep -v '/integration$$')
+
+# Regular expression that selects tests in integration/vm: make test-vm RUN=Doctor
+RUN ?= .
+VM_FLAGS ?=
+
+.PHONY: test-vm
+test-vm: setup ## boot virtual machines and run tests in them, RUN=… selects some (root; long)
+	scripts/setup.sh --vm
+	PATH="$(dir $(GO)):$$PATH" CTCTL_TEST_STRICT=1 $(GO) test -tags "$(TAGS) vm" -count=1 -timeout 8h -v -run '$(RUN)' $(VM_FLAGS) ./integration/vm
 
 .PHONY: bench
 bench: build ## measure frozen time, downtime and throughput (root)
@@ -110,6 +119,10 @@ install: build ## install the binary, man pages, completions and systemd unit be
 	bin/ctctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ctctl.fish
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@BIN@|$(PREFIX)/bin/ctctl|' scripts/ctctl.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ctctl.service
+
+.PHONY: deb
+deb: build ## build a Debian package in bin/, with a CRIU of its own (root)
+	scripts/deb.sh "$(VERSION)"
 
 .PHONY: clean
 clean: ## remove what was built

@@ -1,8 +1,9 @@
 // Command bench measures ctctl against the plain tools it stands beside: starting
 // against runc and crun, snapshots, rollback, suspend and resume against CRIU by
-// itself. It prints medians and ratios and judges nothing.
+// itself, and a change of addresses on a host with one container against one with
+// many. It prints medians and ratios and judges nothing.
 //
-//	CTCTL=$PWD/bin/ctctl go run ./bench [-quick] [-runs N] [-sizes 16,256,1024]
+//	CTCTL=$PWD/bin/ctctl go run ./bench [-quick] [-runs N] [-sizes 16,256,1024] [-containers 200] [-only SECTION]
 //
 // It runs in network and mount namespaces of its own, with a state root and a run root of
 // its own below -dir, a directory on a disk, and removes all of it at the end, also
@@ -18,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +31,25 @@ type options struct {
 	dir   string
 	runs  int
 	sizes []int // MiB of touched memory
+	// containers are how many there are when there are many.
+	containers int
+	only       string // section; "" is all
+}
+
+// section is a part of what is measured.
+type section struct {
+	name    string
+	measure func(r *rig, ctx context.Context) error
+}
+
+var sections = []section{{"start", (*rig).starting}, {"checkpoints", (*rig).checkpoints}, {"addresses", (*rig).addressing}}
+
+func sectionNames() string {
+	var names []string
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // insideEnv marks the process that runs in the namespaces.
@@ -75,7 +96,9 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.dir, "dir", "/var/tmp/ctctl-bench", "where to work, on a disk; every directory on the way must have search permission for all")
 	f.IntVar(&o.runs, "runs", 10, "how often each thing is measured")
-	quick := f.Bool("quick", false, "three runs, for development")
+	quick := f.Bool("quick", false, "three runs and few containers, for development")
+	f.IntVar(&o.containers, "containers", 200, "how many containers there are when a change of addresses is measured among many")
+	f.StringVar(&o.only, "only", "", "measure only this: "+sectionNames())
 	sizes := f.String("sizes", "16,256,1024", "MiB of memory that the containers touch")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -84,10 +107,16 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("no arguments wanted, got %q", f.Args())
 	}
 	if *quick {
-		o.runs = 3
+		o.runs, o.containers = 3, min(o.containers, 20)
 	}
 	if o.runs < 1 {
 		return o, fmt.Errorf("-runs %d: must be at least 1", o.runs)
+	}
+	if o.containers < 2 || o.containers > 10000 {
+		return o, fmt.Errorf("-containers %d: must be between 2 and 10000", o.containers)
+	}
+	if o.only != "" && !slices.ContainsFunc(sections, func(s section) bool { return s.name == o.only }) {
+		return o, fmt.Errorf("-only %s: there is only %s", o.only, sectionNames())
 	}
 	for s := range strings.SplitSeq(*sizes, ",") {
 		n, err := strconv.Atoi(s)
@@ -126,11 +155,13 @@ func measureAll(ctx context.Context, o options) (err error) {
 	if err := r.machine(ctx); err != nil {
 		return err
 	}
-	if err := r.starting(ctx); err != nil {
-		return fmt.Errorf("create and start: %w", err)
-	}
-	if err := r.checkpoints(ctx); err != nil {
-		return fmt.Errorf("checkpoints: %w", err)
+	for _, s := range sections {
+		if o.only != "" && o.only != s.name {
+			continue
+		}
+		if err := s.measure(r, ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 	}
 	fmt.Printf("\ntook %s\n", time.Since(began).Round(time.Second))
 	return nil

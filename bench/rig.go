@@ -10,10 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/ctctl/ctctl/host"
 	"github.com/ctctl/ctctl/internal/statefile"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -146,18 +148,28 @@ func (r *rig) clearHost(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.destroy(ctx, func(string) bool { return true }); err != nil {
+		return err
+	}
+	err := r.host.Detach(ctx)
+	r.host = nil
+	return err
+}
+
+// destroy destroys containers, as many at a time as there are processors.
+func (r *rig) destroy(ctx context.Context, which func(name string) bool) error {
 	names, err := r.host.Containers.Names()
 	if err != nil {
 		return err
 	}
-	for _, n := range names {
-		if err := r.host.Destroy(ctx, n, true); err != nil {
-			return err
+	var group errgroup.Group
+	group.SetLimit(runtime.NumCPU())
+	for _, name := range names {
+		if which(name) {
+			group.Go(func() error { return r.host.Destroy(ctx, name, true) })
 		}
 	}
-	err = r.host.Detach(ctx)
-	r.host = nil
-	return err
+	return group.Wait()
 }
 
 // run runs ctctl and returns how long it took and its trace.
@@ -165,18 +177,28 @@ func (r *rig) run(ctx context.Context, args ...string) (time.Duration, string, e
 	return r.timed(ctx, r.ctctl, args...)
 }
 
-// timed runs a command, output to files: a container that it leaves running may
-// have inherited them, and a pipe would be waited for.
+// usage is what a command took: time, and the processor's time, its own and that of
+// those it waited for.
+type usage struct{ wall, cpu time.Duration }
+
+// timed runs a command and returns how long it took and what it said.
 func (r *rig) timed(ctx context.Context, name string, args ...string) (time.Duration, string, error) {
+	u, text, err := r.used(ctx, name, args...)
+	return u.wall, text, err
+}
+
+// used runs a command, output to files: a container that it leaves running may
+// have inherited them, and a pipe would be waited for.
+func (r *rig) used(ctx context.Context, name string, args ...string) (u usage, text string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	messages, err := os.CreateTemp(r.scratch(), "messages-")
 	if err != nil {
-		return 0, "", err
+		return u, "", err
 	}
 	defer messages.Close()
 	if err := os.Remove(messages.Name()); err != nil {
-		return 0, "", err
+		return u, "", err
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
@@ -185,13 +207,16 @@ func (r *rig) timed(ctx context.Context, name string, args ...string) (time.Dura
 	cmd.Stderr = messages
 	began := time.Now()
 	err = cmd.Run()
-	took := time.Since(began)
-	text, rerr := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", messages.Fd()))
-	text = bytes.TrimSpace(text)
-	if err != nil {
-		return took, string(text), fmt.Errorf("%s %q: %w\n%s", filepath.Base(name), args, err, text)
+	u.wall = time.Since(began)
+	if cmd.ProcessState != nil {
+		u.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	}
-	return took, string(text), rerr
+	said, rerr := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", messages.Fd()))
+	text = string(bytes.TrimSpace(said))
+	if err != nil {
+		return u, text, fmt.Errorf("%s %q: %w\n%s", filepath.Base(name), args, err, text)
+	}
+	return u, text, rerr
 }
 
 // calm writes out what earlier runs left in the page cache: a disk that is busy

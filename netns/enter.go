@@ -23,7 +23,7 @@ func openOf(pid int) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	ours, err := os.Stat("/proc/self/ns/net")
+	ours, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -33,35 +33,67 @@ func openOf(pid int) (*os.File, error) {
 	return f, nil
 }
 
-// enter runs do on a thread inside the network namespace ns. It is the only
-// place that switches namespaces. do must not start goroutines that rely on the
-// namespace. A thread that cannot be switched back stays locked to its
-// goroutine, so that the runtime ends the thread with it instead of giving it
-// to others (see runtime.LockOSThread).
+// enter runs do on a thread inside the network namespace ns. do must not start
+// goroutines that rely on the namespace.
 func enter(ns *os.File, do func() error) error {
+	return elsewhere(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return nil
+	}, do)
+}
+
+// inNew runs do on a thread inside a new network namespace, which nobody else
+// sees and which is gone afterwards.
+func inNew(do func() error) error {
+	return elsewhere(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		return nil
+	}, do)
+}
+
+// elsewhere runs do on a thread whose namespace move changes. It is the only
+// place that switches namespaces. The thread goes on afterwards: the end of a
+// thread would kill the children that were started on it to die with their parent
+// (PR_SET_PDEATHSIG). Only one that cannot be switched back stays locked to its
+// goroutine, so that the runtime ends it instead of giving it to others (see
+// runtime.LockOSThread).
+func elsewhere(move, do func() error) error {
 	result := make(chan error, 1)
-	go func() { result <- enterLocked(ns, do) }()
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread cannot end, and /proc/self shows its namespaces.
+			// It is held while another one does the work.
+			defer runtime.UnlockOSThread()
+			result <- elsewhere(move, do)
+			return
+		}
+		back, err := switchLocked(move, do)
+		if back {
+			runtime.UnlockOSThread()
+		}
+		result <- err
+	}()
 	return <-result
 }
 
-// enterLocked returns with its goroutine locked to its thread when that is left in
-// the wrong namespace. The goroutine is to end then.
-func enterLocked(ns *os.File, do func() error) error {
-	runtime.LockOSThread()
+// switchLocked says whether the thread is back where it was.
+func switchLocked(move, do func() error) (back bool, err error) {
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		runtime.UnlockOSThread()
-		return err
+		return true, err
 	}
 	defer home.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace: %w", err)
+	if err := move(); err != nil {
+		return true, err
 	}
 	err = do()
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, fmt.Errorf("return to the host's network namespace: %w", back))
+	if stuck := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); stuck != nil {
+		return false, errors.Join(err, fmt.Errorf("return to the host's network namespace: %w", stuck))
 	}
-	runtime.UnlockOSThread()
-	return err
+	return true, err
 }

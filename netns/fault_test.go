@@ -99,7 +99,7 @@ func TestBothEndsAreWaitedForLast(t *testing.T) {
 	}
 	start := time.Now()
 	must(t, k.awaitPeer(link))
-	if took := time.Since(start); took < patience || took > 10*patience {
+	if took := time.Since(start); took < patience {
 		t.Errorf("waited %v", took)
 	}
 	joined := last(func(ctx context.Context) error { return Join(ctx, c) }, 2)

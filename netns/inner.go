@@ -23,7 +23,7 @@ const (
 
 var (
 	// ErrInnerSize means that more is configured inside a container's network
-	// namespace than is recorded.
+	// namespace than is recorded, or that reading it takes too long.
 	ErrInnerSize = errors.New("more is configured in the network namespace than the 16 MiB that are recorded")
 	// ErrInner refuses a record that cannot have been made by Capture.
 	ErrInner = errors.New("invalid record of a network namespace")

@@ -207,6 +207,7 @@ func filterKind(kind uint8) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | uint1
 // readElements lists the elements of each set.
 func readElements(t *talk, sets []InnerFilter) ([]InnerFilter, error) {
 	var messages []InnerFilter
+	size := 0
 	for _, set := range sets {
 		all, err := parseTLVs(set.Data)
 		if err != nil {
@@ -229,6 +230,10 @@ func readElements(t *talk, sets []InnerFilter) ([]InnerFilter, error) {
 				return nil, err
 			}
 			elements = append(elements, some...)
+			size += len(f.Data)
+		}
+		if size > maxInnerBytes { // before the next set takes memory
+			return nil, ErrInnerSize
 		}
 		if err := sortElements(elements); err != nil {
 			return nil, err

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +29,12 @@ type Recorder struct {
 	settings []sysctlFile
 	opened   map[string]bool // the links with settings among these
 }
+
+// captureTime bounds Capture, for which a container stands still that decides
+// itself how much there is to read.
+const captureTime = 2 * time.Second
+
+var errRecordTime = fmt.Errorf("%w: or it takes longer than %v to read", ErrInnerSize, captureTime)
 
 // NewRecorder prepares for the namespace of process pid, of which the host made
 // what c says. The caller closes it. It takes about 30 ms, most of it for
@@ -103,36 +109,6 @@ func (r *Recorder) learnUsual() error {
 	return nil
 }
 
-// inNew runs do on a thread inside a new network namespace, which nobody else
-// sees. The thread goes on afterwards: the end of a thread would kill the
-// children that were started on it to die with their parent (PR_SET_PDEATHSIG).
-func inNew(do func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			runtime.UnlockOSThread()
-			result <- err
-			return
-		}
-		defer home.Close()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			result <- fmt.Errorf("make a network namespace: %w", err)
-			return
-		}
-		err = do()
-		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-			result <- errors.Join(err, fmt.Errorf("return to the host's network namespace: %w", back))
-			return
-		}
-		runtime.UnlockOSThread()
-		result <- err
-	}()
-	return <-result
-}
-
 // learnMTUs asks the host's ends of the interfaces for their MTUs, where the
 // configuration leaves them to the bridge or the kernel.
 func (r *Recorder) learnMTUs(c Config) error {
@@ -196,6 +172,11 @@ func (r *Recorder) Capture(ctx context.Context) (in Inner, err error) {
 	defer wrapOp(fmt.Sprintf("record the network of process %d", r.pid), "", &err)
 	if err := ctx.Err(); err != nil {
 		return Inner{}, err
+	}
+	for _, t := range []*talk{r.route, r.filter, r.ipsec} {
+		if t != nil {
+			t.until = time.Now().Add(captureTime)
+		}
 	}
 	links, err := in.readLinks(r.route, r.ours, r.links)
 	if err != nil {

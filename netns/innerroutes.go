@@ -182,11 +182,15 @@ func (r InnerRoute) request(index func(name string) (uint32, error)) ([]byte, er
 	return append(slices.Clone(r.Message[:unix.SizeofRtMsg]), keep(all, routeAttributes...)...), nil
 }
 
+// routeRounds is more than can be needed: what a gateway is reached by has, but
+// for on-link routes, no gateway itself.
+const routeRounds = 16
+
 // addRoutes tries until no more can be added, as a route can need others: its
 // gateway has to be reachable.
 func (in Inner) addRoutes(t *talk, index map[string]uint32) error {
 	left := in.Routes
-	for len(left) > 0 {
+	for round := 1; len(left) > 0; round++ {
 		var waiting []InnerRoute
 		var errs []error
 		for _, r := range left {
@@ -195,7 +199,7 @@ func (in Inner) addRoutes(t *talk, index map[string]uint32) error {
 				errs = append(errs, fmt.Errorf("add route %s: %w", r, err))
 			}
 		}
-		if len(waiting) == len(left) {
+		if len(waiting) == len(left) || len(waiting) > 0 && round == routeRounds {
 			return errors.Join(errs...)
 		}
 		left = waiting

@@ -19,6 +19,8 @@ type talk struct {
 	fd  int
 	seq uint32
 	buf []byte
+	// until bounds all questions together; the zero time does not.
+	until time.Time
 }
 
 // message is one netlink message without its header.
@@ -72,6 +74,9 @@ func (t *talk) pack(b []byte, m nlMessage) []byte {
 }
 
 func (t *talk) send(b []byte) error {
+	if !t.until.IsZero() && time.Now().After(t.until) {
+		return errRecordTime
+	}
 	err := retryInterrupted(func() error {
 		return unix.Sendto(t.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	})
@@ -173,12 +178,16 @@ func (t *talk) receive(each func(h nlHeader, data []byte) (done bool, err error)
 	deadline := time.Now().Add(answerTimeout)
 	for {
 		var n, flags int
+		var from unix.Sockaddr
 		err := retryInterrupted(func() (err error) {
-			n, _, flags, _, err = unix.Recvmsg(t.fd, t.buf, nil, 0)
+			n, _, flags, from, err = unix.Recvmsg(t.fd, t.buf, nil, 0)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("read the kernel's answer: %w", err)
+		}
+		if !ofKernel(from) {
+			n, flags = 0, 0
 		}
 		if flags&unix.MSG_TRUNC != 0 {
 			return errors.New("read the kernel's answer: a message is larger than the buffer")

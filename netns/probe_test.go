@@ -41,7 +41,7 @@ func TestAScratchNamespaceIsANewOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	failure := errors.New("told so")
-	err = inScratch(func() error {
+	err = inNew(func() error {
 		theirs, err := os.Readlink("/proc/thread-self/ns/net")
 		if err != nil || theirs == ours {
 			t.Errorf("in %q, want another one than %q; error %v", theirs, ours, err)

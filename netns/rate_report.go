@@ -101,7 +101,7 @@ func redirectedTo(link string, index int) (yes bool, err error) {
 //
 // Errors: *UnsupportedError.
 func TryRate() error {
-	return inScratch(func() error {
+	return inNew(func() error {
 		h, err := openRoute()
 		if err != nil {
 			return err

@@ -68,12 +68,29 @@ func (s *socket) ask(typ, flags uint16, body []byte, each func([]byte)) error {
 		flags |= unix.NLM_F_ACK
 		return s.exchange(typ, flags, body, each)
 	}
+	return whole(func(each func([]byte)) error { return s.exchange(typ, flags, body, each) }, each)
+}
+
+// whole lists again when a listing was interrupted. What the interrupted one had
+// may be gone by now, so that only those of a complete one are given to each.
+func whole(list func(each func([]byte)) error, each func([]byte)) error {
 	const tries = 10
 	var err error
 	for range tries {
-		if err = s.exchange(typ, flags, body, each); !errors.Is(err, errInterrupted) {
-			return err
+		var items []byte // all of them
+		var ends []int   // where each of them ends
+		err = list(func(b []byte) {
+			items = append(items, b...)
+			ends = append(ends, len(items))
+		})
+		if errors.Is(err, errInterrupted) {
+			continue
 		}
+		for i, start := 0, 0; each != nil && err == nil && i < len(ends); i++ {
+			each(items[start:ends[i]:ends[i]])
+			start = ends[i]
+		}
+		return err
 	}
 	return err
 }
@@ -89,7 +106,10 @@ func (s *socket) exchange(typ, flags uint16, body []byte, each func([]byte)) err
 		return os.NewSyscallError("sendto", err)
 	}
 	interrupted := false
-	for {
+	for deadline := time.Now().Add(answerTimeout); ; {
+		if time.Now().After(deadline) {
+			return os.NewSyscallError("recvfrom", unix.ETIMEDOUT)
+		}
 		n, err := s.receive()
 		if err != nil {
 			return os.NewSyscallError("recvfrom", err)
@@ -113,13 +133,28 @@ func (s *socket) send(msg []byte) error {
 	}
 }
 
+// receive returns the size of a datagram, 0 when it is not of the kernel.
 func (s *socket) receive() (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
+		n, from, err := unix.Recvfrom(s.fd, s.buf, unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err == nil && !ofKernel(from):
+			return 0, nil
+		case err == nil && n > len(s.buf):
+			return 0, unix.EMSGSIZE
 		}
+		return n, err
 	}
+}
+
+// ofKernel says whether the kernel has sent a message. Whoever administers a
+// network namespace can send messages to the netlink sockets there, and those of a
+// container could pretend to be answers (netlink(7)).
+func ofKernel(from unix.Sockaddr) bool {
+	a, ok := from.(*unix.SockaddrNetlink)
+	return ok && a.Pid == 0
 }
 
 // answers goes through one datagram; done is the end of the exchange.

@@ -68,7 +68,7 @@ while read -r verb what <&8; do
 		# The stopped job goes on when told to, and is stopped again.
 		before=$(cat job2.time)
 		kill -CONT %2
-		for _ in $(seq 100); do
+		for _ in $(seq 1000); do
 			[ "$(cat job2.time)" != "$before" ] && [ -s job2.time ] && break
 			sleep 0.02
 		done
