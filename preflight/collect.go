@@ -180,7 +180,10 @@ func (x *examination) checkProcess(r *reader, p *process) {
 	case p.ended():
 		if p.threads > 1 {
 			x.doubtful(x.finding(r, p, -1, "leader-ended", "leader-ended", "its first thread has ended, others go on", nil),
-				func(r *reader) bool { q, err := readProcess(r, p.path); return err == nil && q.threads > 1 })
+				func(r *reader) bool {
+					q, err := readProcess(r, p.path)
+					return err == nil && q.ended() && q.threads > 1
+				})
 		}
 		return
 	case at(p.session, x.depth) == 0:

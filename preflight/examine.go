@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,8 +17,12 @@ var ErrGone = errors.New("the container's first process has ended")
 // defaultGhostLimit is what this program lets CRIU save of a deleted file.
 const defaultGhostLimit = 256 << 20
 
-// secondLook is how long after the beginning what may pass is looked at again.
+// secondLook is how long after the beginning what may pass is looked at again, and
+// laterLooks when again what would be a failure: on a busy machine a process takes
+// its time to end.
 const secondLook = 30 * time.Millisecond
+
+var laterLooks = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, time.Second}
 
 // Target is a running container.
 type Target struct {
@@ -214,10 +219,33 @@ func stopCommand(p *process, container string) string {
 
 // lookAgain keeps what was in doubt and is still so.
 func (x *examination) lookAgain(ctx context.Context, r *reader) error {
+	if err := x.lookAt(ctx, r, secondLook); err != nil {
+		return err
+	}
+	harmless := func(d doubt) bool { return d.finding.Level != Fail }
+	for _, after := range laterLooks {
+		for _, d := range x.doubts {
+			if harmless(d) {
+				x.found = append(x.found, d.finding)
+			}
+		}
+		x.doubts = slices.DeleteFunc(x.doubts, harmless)
+		if err := x.lookAt(ctx, r, after); err != nil {
+			return err
+		}
+	}
+	for _, d := range x.doubts {
+		x.found = append(x.found, d.finding)
+	}
+	return nil
+}
+
+// lookAt drops the doubts that have no reason any more, so long after the beginning.
+func (x *examination) lookAt(ctx context.Context, r *reader, after time.Duration) error {
 	if len(x.doubts) == 0 {
 		return nil
 	}
-	wait := time.NewTimer(secondLook - time.Since(x.begin))
+	wait := time.NewTimer(after - time.Since(x.begin))
 	defer wait.Stop()
 	select {
 	case <-ctx.Done():
@@ -227,11 +255,7 @@ func (x *examination) lookAgain(ctx context.Context, r *reader) error {
 	if err := x.readNetlink(r); err != nil {
 		return err
 	}
-	for _, d := range x.doubts {
-		if d.still(r) {
-			x.found = append(x.found, d.finding)
-		}
-	}
+	x.doubts = slices.DeleteFunc(x.doubts, func(d doubt) bool { return !d.still(r) })
 	return nil
 }
 
