@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ctctl/ctctl/netns"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,72 +35,109 @@ type takenForward struct {
 // taken reads it of all containers but one. With needles, only of those whose files
 // have one of them in their text: decoding hundreds of files to find out about one
 // address takes longer than the rest of a change. It runs under the host's lock.
-func (m *Manager) taken(except string, needles ...string) (t takenBy, err error) {
-	t = takenBy{addresses: map[netip.Addr]string{}, ctids: map[uint32]bool{}}
-	entries, err := readDir(filepath.Join(m.StateRoot, "containers"))
+//
+// Every file is read every time, as admins edit them by hand: nothing has to be kept
+// in step with them.
+func (m *Manager) taken(except string, needles ...string) (takenBy, error) {
+	all := takenBy{addresses: map[netip.Addr]string{}, ctids: map[uint32]bool{}}
+	path := filepath.Join(m.StateRoot, "containers")
+	entries, err := readDir(path)
+	if err != nil || len(entries) == 0 {
+		return all, err
+	}
+	dir, err := os.Open(path)
 	if err != nil {
-		return t, err
+		return all, err
 	}
-	for _, e := range entries {
-		name := e.Name()
-		if !e.IsDir() || name == except || CheckName(name) != nil {
-			continue
-		}
-		if err := t.read(m, name, needles); err != nil {
-			return t, err
-		}
+	var group errgroup.Group
+	parts := make([]takenBy, min(maxReaders, runtime.GOMAXPROCS(0)))
+	for n := range parts {
+		group.Go(func() (err error) {
+			r := takenReader{m: m, dir: int(dir.Fd()), needles: needles}
+			for i := n; i < len(entries) && err == nil; i += len(parts) {
+				if name := entries[i].Name(); entries[i].IsDir() && name != except && CheckName(name) == nil {
+					err = r.read(name)
+				}
+			}
+			parts[n] = r.takenBy
+			return err
+		})
 	}
-	return t, nil
+	if err := errors.Join(group.Wait(), dir.Close()); err != nil {
+		return all, err
+	}
+	for _, p := range parts {
+		maps.Copy(all.addresses, p.addresses)
+		maps.Copy(all.ctids, p.ctids)
+		all.forwards = append(all.forwards, p.forwards...)
+	}
+	return all, nil
 }
 
-func (t *takenBy) read(m *Manager, name string, needles []string) error {
-	config, err := slurp(m.configFile(name))
+// maxReaders bounds how many containers' files are read at a time.
+const maxReaders = 4
+
+// takenReader reads one container after the other.
+type takenReader struct {
+	takenBy
+	m       *Manager
+	dir     int // descriptor of the directory of the containers
+	needles []string
+	buffers [2][4 << 10]byte
+}
+
+func (r *takenReader) read(name string) error {
+	config, err := r.slurp(0, name, r.m.configFile(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // half made, or being destroyed
 	}
 	if err != nil {
 		return err
 	}
-	state, err := slurp(m.stateFile(name))
+	state, err := r.slurp(1, name, r.m.stateFile(name))
 	if ignoreAbsent(err) != nil {
 		return err
 	}
-	if len(needles) > 0 && !mentions(config, needles) && !mentions(state, needles) {
+	if len(r.needles) > 0 && !mentions(config, r.needles) && !mentions(state, r.needles) {
 		return nil
 	}
 	var c Config
 	var s State
 	if err := configSchema.Decode(config, &c); err != nil {
-		return fmt.Errorf("%s: %w", m.configFile(name), err)
+		return fmt.Errorf("%s: %w", r.m.configFile(name), err)
 	}
 	if err == nil {
 		if err := stateSchema.Decode(state, &s); err != nil {
-			return fmt.Errorf("%s: %w", m.stateFile(name), err)
+			return fmt.Errorf("%s: %w", r.m.stateFile(name), err)
 		}
 	}
-	t.ctids[c.CTID] = true
-	t.add(name, c.Network)
+	if r.ctids == nil {
+		r.addresses, r.ctids = map[netip.Addr]string{}, map[uint32]bool{}
+	}
+	r.ctids[c.CTID] = true
+	r.add(name, c.Network)
 	if len(s.Overlay) > 0 {
-		t.add(name, m.effective(c, s).Network)
+		r.add(name, r.m.effective(c, s).Network)
 	}
 	if s.Intent != nil && s.Intent.Network != nil {
-		t.add(name, *s.Intent.Network)
+		r.add(name, *s.Intent.Network)
 	}
 	return nil
 }
 
-// slurp is os.ReadFile for hundreds of small files: with half its system calls.
-func slurp(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// slurp is os.ReadFile for hundreds of small files: with half its system calls. What
+// it returns is valid until it is called for the next container.
+func (r *takenReader) slurp(n int, name, path string) ([]byte, error) {
+	fd, err := unix.Openat(r.dir, name+"/"+filepath.Base(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	buf := make([]byte, 4<<10)
-	n, err := unix.Read(fd, buf)
-	if cerr := unix.Close(fd); err != nil || cerr != nil || n == len(buf) {
+	buf := r.buffers[n][:]
+	size, err := unix.Read(fd, buf)
+	if cerr := unix.Close(fd); err != nil || cerr != nil || size == len(buf) {
 		return os.ReadFile(path)
 	}
-	return buf[:n], nil
+	return buf[:size], nil
 }
 
 func mentions(text []byte, needles []string) bool {

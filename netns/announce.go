@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,13 +83,12 @@ func announceBridged(pid int, names []string) error {
 	}
 	defer ns.Close()
 	return enter(ns, func() error {
-		h, err := openRoute()
+		s, err := openSocket()
 		if err != nil {
 			return err
 		}
-		defer h.Close()
-		networks, err := hostNetworks(h)
-		if err != nil {
+		networks, err := hostNetworks(s, names)
+		if err = errors.Join(err, s.close()); err != nil {
 			return err
 		}
 		var errs []error
@@ -115,17 +114,12 @@ func announceProxied(addresses []netip.Addr) error {
 	if len(addresses) == 0 {
 		return nil
 	}
-	h, err := openRoute()
+	s, err := openSocket()
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	networks, err := hostNetworks(h)
-	if err != nil {
-		return err
-	}
-	proxied, err := proxiedAddresses(h)
-	if err != nil {
+	networks, proxied, err := answering(s, addresses)
+	if err = errors.Join(err, s.close()); err != nil {
 		return err
 	}
 	var errs []error
@@ -141,26 +135,24 @@ func announceProxied(addresses []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// proxies returns the addresses that the host answers for, by link.
-func proxiedAddresses(h *netlink.Handle) (map[int]map[netip.Addr]bool, error) {
-	of := make(map[int]map[netip.Addr]bool)
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		entries, err := h.NeighProxyList(0, family)
-		if err != nil {
-			return nil, fmt.Errorf("list proxied addresses: %w", err)
-		}
-		for _, e := range entries {
-			a, ok := netip.AddrFromSlice(e.IP)
-			if !ok {
-				continue
-			}
-			if of[e.LinkIndex] == nil {
-				of[e.LinkIndex] = make(map[netip.Addr]bool)
-			}
-			of[e.LinkIndex][a.Unmap()] = true
-		}
+// answering returns the host's networks, and for which of the addresses the host
+// answers on them, by link.
+func answering(s *socket, addresses []netip.Addr) ([]hostNetwork, map[int]map[netip.Addr]bool, error) {
+	entries, err := s.proxiesThat(func(n neighbourInfo) bool { return slices.Contains(addresses, n.addr.Unmap()) })
+	if err != nil {
+		return nil, nil, err
 	}
-	return of, nil
+	var links []int
+	of := make(map[int]map[netip.Addr]bool)
+	for _, e := range entries {
+		if of[e.index] == nil {
+			of[e.index] = make(map[netip.Addr]bool)
+			links = append(links, e.index)
+		}
+		of[e.index][e.addr.Unmap()] = true
+	}
+	networks, err := hostNetworks(s, nil, links...)
+	return networks, of, err
 }
 
 // proxiesARP says whether the host answers on a link for all that it routes

@@ -67,12 +67,12 @@ func Probe(ctx context.Context, c Config, addrs []netip.Prefix) (err error) {
 	if len(addrs) == 0 {
 		return nil
 	}
-	h, err := openRoute()
+	s, err := openSocket()
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	segments, err := segmentsOf(h, c, addrs)
+	segments, err := segmentsOf(s, c, addrs)
+	err = errors.Join(err, s.close())
 	if err != nil || len(segments) == 0 {
 		return err
 	}

@@ -232,6 +232,10 @@ func TestProbeAsksOnlyWhereTheAddressWouldLive(t *testing.T) {
 	plug(t, ct, config(1, "10.9.0.5/32"))
 	down := testBridge(t, h, "tbr0", "10.70.0.1/24")
 	must(t, h.LinkSetDown(down))
+	testBridge(t, h, "tbr1")
+	s, err := openSocket()
+	must(t, err)
+	t.Cleanup(func() { must(t, s.close()) })
 	for name, test := range map[string]struct {
 		bridge, address string
 		want            []string
@@ -241,12 +245,13 @@ func TestProbeAsksOnlyWhereTheAddressWouldLive(t *testing.T) {
 		"in no network of the host":       {"", "10.9.0.77/32", nil},
 		"in one of a link that is down":   {"", "10.70.0.7/32", nil},
 		"on a bridge that is down":        {"tbr0", "10.70.0.7/24", nil},
+		"on a bridge without addresses":   {"tbr1", "10.70.1.7/24", []string{"tbr1"}},
 		"in the network of the gateways":  {"", "169.254.1.7/32", nil},
 		"on our bridge that is yet to be": {OwnBridge, "10.70.0.7/24", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := bridgedConfig(test.bridge, test.address)
-			segments, err := segmentsOf(h, c, c.Interfaces[0].Addresses)
+			segments, err := segmentsOf(s, c, c.Interfaces[0].Addresses)
 			must(t, err)
 			var got []string
 			for _, s := range segments {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,8 +23,14 @@ type question struct {
 }
 
 // segmentsOf finds out where the addresses would live.
-func segmentsOf(h *netlink.Handle, c Config, addrs []netip.Prefix) ([]segment, error) {
-	networks, err := hostNetworks(h)
+func segmentsOf(s *socket, c Config, addrs []netip.Prefix) ([]segment, error) {
+	var bridges []string
+	for _, i := range c.Interfaces {
+		if i.Bridge != "" {
+			bridges = append(bridges, i.Bridge)
+		}
+	}
+	networks, err := hostNetworks(s, bridges)
 	if err != nil {
 		return nil, err
 	}
@@ -106,32 +111,50 @@ func (n hostNetwork) sender(p netip.Prefix) netip.Addr {
 	return netip.Addr{}
 }
 
-func hostNetworks(h *netlink.Handle) ([]hostNetwork, error) {
-	links, err := listLinks(h)
+// hostNetworks finds the networks that the host has an address on, and those whose
+// links are named or numbered. Containers' links are not asked for one by one, and
+// links are not listed: with hundreds of them in namespaces of their own that takes
+// the kernel longer than all the rest.
+func hostNetworks(s *socket, names []string, numbers ...int) ([]hostNetwork, error) {
+	addresses, err := s.addrs(unix.AF_UNSPEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := h.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
 	of := make(map[int][]netip.Prefix)
 	for _, a := range addresses {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if ones, _ := a.Mask.Size(); ok && a.Flags&unix.IFA_F_TENTATIVE == 0 {
-			of[a.LinkIndex] = append(of[a.LinkIndex], netip.PrefixFrom(ip.Unmap(), ones))
+		if !a.tentative {
+			of[a.index] = append(of[a.index], a.prefix)
+		}
+		ours := a.prefix == netip.PrefixFrom(gateway4, 32)
+		if a6 := a.prefix.Addr(); !ours && !(a6.Is6() && a6.IsLinkLocalUnicast()) {
+			numbers = append(numbers, a.index)
+		}
+	}
+	var links []linkInfo
+	add := func(l linkInfo, found bool, err error) error {
+		if found && !slices.ContainsFunc(links, func(o linkInfo) bool { return o.index == l.index }) {
+			links = append(links, l)
+		}
+		return err
+	}
+	for _, name := range names {
+		if err := add(s.linkNamed(name)); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(numbers)
+	for _, index := range slices.Compact(numbers) {
+		if err := add(s.linkAt(index)); err != nil {
+			return nil, err
 		}
 	}
 	var networks []hostNetwork
 	for _, l := range links {
-		attrs := l.Attrs()
-		ethernet := attrs.EncapType == "ether" && attrs.RawFlags&unix.IFF_NOARP == 0
-		if !ethernet || attrs.MasterIndex != 0 || len(attrs.HardwareAddr) != 6 || linkPattern.MatchString(attrs.Name) {
+		mac, err := net.ParseMAC(l.mac)
+		if err != nil || !l.asks || l.master != 0 || len(mac) != 6 || linkPattern.MatchString(l.name) {
 			continue
 		}
-		networks = append(networks, hostNetwork{
-			attrs.Index, attrs.Name, attrs.HardwareAddr, attrs.RawFlags&unix.IFF_UP != 0, of[attrs.Index],
-		})
+		networks = append(networks, hostNetwork{l.index, l.name, mac, l.up, of[l.index]})
 	}
 	return networks, nil
 }

@@ -27,6 +27,7 @@ type linkInfo struct {
 	mtu    int
 	up     bool
 	ready  bool // can send (IF_OPER_UP)
+	asks   bool // Ethernet, with neighbours that are asked for (ARPHRD_ETHER without IFF_NOARP)
 	master int
 	peer   int // the other end's index,
 	peerNS int // in this namespace; -1 when it is the same
@@ -40,7 +41,9 @@ func readLink(b []byte) linkInfo {
 		return l
 	}
 	l.index = int(int32(native.Uint32(b[4:])))
-	l.up = native.Uint32(b[8:])&unix.IFF_UP != 0
+	flags := native.Uint32(b[8:])
+	l.up = flags&unix.IFF_UP != 0
+	l.asks = native.Uint16(b[2:]) == unix.ARPHRD_ETHER && flags&unix.IFF_NOARP == 0
 	eachAttr(b[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
 		switch typ {
 		case unix.IFLA_IFNAME:
@@ -137,9 +140,10 @@ func portsOf(bridge int) message { return message(nil).u32(unix.IFLA_MASTER, bri
 
 // addrInfo is an address of a link.
 type addrInfo struct {
-	prefix   netip.Prefix
-	index    int
-	protocol byte
+	prefix    netip.Prefix
+	index     int
+	protocol  byte
+	tentative bool // not yet the host's
 }
 
 // addrs lists the addresses of one IP version (or of all, with AF_UNSPEC), of
@@ -166,6 +170,7 @@ func readAddr(b []byte) (a addrInfo, ok bool) {
 	}
 	bits := int(b[1])
 	a.index = number(b[4:])
+	a.tentative = b[2]&unix.IFA_F_TENTATIVE != 0
 	var local, addr netip.Addr
 	eachAttr(b[unix.SizeofIfAddrmsg:], func(typ uint16, v []byte) {
 		switch typ {
@@ -319,13 +324,17 @@ func (s *socket) proxied(a netip.Addr, index int) (exists, ours bool, err error)
 
 // proxies lists the proxy entries that were set up here.
 func (s *socket) proxies() ([]neighbourInfo, error) {
+	return s.proxiesThat(func(n neighbourInfo) bool { return n.protocol == RouteProtocol })
+}
+
+func (s *socket) proxiesThat(count func(neighbourInfo) bool) ([]neighbourInfo, error) {
 	var all []neighbourInfo
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		err := s.ask(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, neighBody(family, 0, 0, unix.NTF_PROXY), func(b []byte) {
 			if len(b) < unix.SizeofNdMsg {
 				return
 			}
-			if n := readNeighbour(b); n.protocol == RouteProtocol {
+			if n := readNeighbour(b); count(n) {
 				all = append(all, n)
 			}
 		})

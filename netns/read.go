@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -283,7 +282,9 @@ func (r *reader) readBridge() error {
 // readSettings compares only what is wanted. A setting that the kernel does not
 // have is left alone: without IPv6 or MPTCP it has no effect to prevent.
 func (r *reader) readSettings() error {
-	read := func(inside bool) error {
+	read := func(inside bool) (err error) {
+		files := settings{}
+		defer func() { err = errors.Join(err, files.close()) }()
 		for _, t := range slices.Clone(r.want) {
 			if t.kind != kindSetting || t.inside != inside {
 				continue
@@ -291,14 +292,14 @@ func (r *reader) readSettings() error {
 			if _, found := r.k.linkOf(t.item); t.link != "" && !found {
 				continue // comes with its link
 			}
-			b, err := os.ReadFile(r.k.setting(t.item))
+			text, err := files.read(r.k.setting(t.item))
 			switch {
 			case errors.Is(err, fs.ErrNotExist) && t.optional():
 				r.want = slices.DeleteFunc(r.want, func(w thing) bool { return w.item == t.item })
 			case err != nil:
 				return err
 			default:
-				r.add(t.item, value{text: strings.TrimSpace(string(b))})
+				r.add(t.item, value{text: text})
 			}
 		}
 		return nil
