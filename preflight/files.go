@@ -34,12 +34,12 @@ func (x *examination) file(r *reader, p *process, fd int, path, link string) {
 	case unix.S_IFSOCK:
 		x.add(r, p, fd, "socket-path", "socket-path", "socket's file opened as a path: "+printable(link), nil)
 	default:
-		x.plain(r, p, fd, st, m, link)
+		x.plain(r, p, fd, st, m, path, link)
 	}
 }
 
 // plain looks at a file, directory, link or fifo; fd is -1 for a mapping.
-func (x *examination) plain(r *reader, p *process, fd int, st unix.Statx_t, m *mount, link string) {
+func (x *examination) plain(r *reader, p *process, fd int, st unix.Statx_t, m *mount, path, link string) {
 	large, outside := "deleted-large", "outside-file"
 	if fd < 0 {
 		large, outside = "mapping-large", "mapping-host"
@@ -57,7 +57,10 @@ func (x *examination) plain(r *reader, p *process, fd int, st unix.Statx_t, m *m
 		what := fmt.Sprintf("deleted file of %d MiB: %s", int64(st.Blocks)*512>>20, printable(strings.TrimSuffix(link, " (deleted)")))
 		x.add(r, p, fd, large, large, what, nil)
 	case st.Nlink > 0 && x.hidden(p, st, m, link):
-		x.add(r, p, fd, "covered-file", "covered-file", "file that another mount hides: "+printable(link), nil)
+		// While a distribution boots, one that mounts over a directory says so to who
+		// has files open there.
+		f := x.finding(r, p, fd, "covered-file", "covered-file", "file that another mount hides: "+printable(link), nil)
+		x.doubtful(f, func(*reader) bool { return sameFile(path, st) })
 	}
 }
 
@@ -79,8 +82,13 @@ func (x *examination) hidden(p *process, st unix.Statx_t, m *mount, link string)
 		return true
 	}
 	defer unix.Close(fd)
-	there, err := stat(fmt.Sprintf("/proc/self/fd/%d", fd))
-	return err != nil || there.Ino != st.Ino || there.Dev_major != st.Dev_major || there.Dev_minor != st.Dev_minor
+	return !sameFile(fmt.Sprintf("/proc/self/fd/%d", fd), st)
+}
+
+// sameFile says that a path leads to a file that was looked at before.
+func sameFile(path string, st unix.Statx_t) bool {
+	there, err := stat(path)
+	return err == nil && there.Ino == st.Ino && there.Dev_major == st.Dev_major && there.Dev_minor == st.Dev_minor
 }
 
 // isQueue says that a file is on a file system of message queues.

@@ -56,25 +56,26 @@ func (x *examination) mappedFile(r *reader, p *process, m mapping) {
 	key := p.mnt + m.dev + " " + m.inode
 	x.mu.Lock()
 	known := x.mapped[key]
-	before := len(x.found)
+	before := len(x.found) + len(x.doubts)
 	x.mu.Unlock()
 	if known {
 		return
 	}
-	st, err := stat(p.path + "/map_files/" + strconv.FormatUint(m.start, 16) + "-" + strconv.FormatUint(m.end, 16))
+	path := p.path + "/map_files/" + strconv.FormatUint(m.start, 16) + "-" + strconv.FormatUint(m.end, 16)
+	st, err := stat(path)
 	if err != nil {
 		return // unmapped, or gone
 	}
 	switch kind := st.Mode & unix.S_IFMT; {
 	case kind == unix.S_IFREG:
-		x.plain(r, p, -1, st, x.mountOf(r, p, st.Mnt_id), m.path)
+		x.plain(r, p, -1, st, x.mountOf(r, p, st.Mnt_id), path, m.path)
 	case kind == unix.S_IFCHR && st.Rdev_major == majorMemory && st.Rdev_minor == 5: // /dev/zero
 	default:
 		x.add(r, p, -1, "mapped-device", "mapping", "mapping of the device "+printable(m.path), nil)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.found) == before {
+	if len(x.found)+len(x.doubts) == before {
 		x.mapped[key] = true // what is wrong is said of each process
 	}
 }

@@ -59,7 +59,7 @@ func (s Spec) oci() *specs.Spec {
 			NoNewPrivileges: !s.System,
 			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 		},
-		Mounts: mounts(),
+		Mounts: s.mounts(),
 		Linux: &specs.Linux{
 			CgroupsPath:       s.Cgroup,
 			RootfsPropagation: "private",
@@ -109,8 +109,8 @@ func (s Spec) namespaces() []specs.LinuxNamespace {
 
 // mounts keeps the number of tmpfs mounts small: CRIU starts a tar for each
 // while the container is frozen.
-func mounts() []specs.Mount {
-	return []specs.Mount{
+func (s Spec) mounts() []specs.Mount {
+	all := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
@@ -120,6 +120,12 @@ func mounts() []specs.Mount {
 		// So that a Java or Go runtime sees its limits; read-only, as limits are set from outside.
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 	}
+	if s.System {
+		// An init mounts it otherwise, over what it has opened there by then: CRIU
+		// saves no file that a mount hides.
+		all = append(all, specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}})
+	}
+	return all
 }
 
 // maskedPaths are hidden as runc hides them: what tells of the host or can be
