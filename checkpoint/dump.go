@@ -140,7 +140,7 @@ func (c *cut) describe(ctx context.Context, mf *Manifest) error {
 }
 
 // once tries to dump. The clock of the frozen time starts at the freeze.
-func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
+func (c *cut) once(ctx context.Context, mf *Manifest) error {
 	images := filepath.Join(c.dir, imagesDir)
 	if err := freshDir(images); err != nil {
 		return err
@@ -160,7 +160,11 @@ func (c *cut) once(ctx context.Context, mf *Manifest) (err error) {
 	if c.network, err = c.l.RecordNetwork(ctx, pid); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.network.Close()) }()
+	defer func() { // no reason to call a dump failed
+		if err := c.network.Close(); err != nil {
+			c.m.log().Warn("close the recorder of the network", "container", c.l.Config.Name, "err", err)
+		}
+	}()
 	if err := c.flush(ctx); err != nil {
 		return err
 	}

@@ -106,15 +106,15 @@ func (m *Manager) goBack(ctx context.Context, l *container.Locked, mf Manifest) 
 		return fmt.Errorf("revert the root volume: %w", err)
 	}
 	m.trace("revert", start)
-	now, overlay, addresses := l.Config, l.State.Overlay, l.Effective().Network.Addresses()
-	become(l, mf)
-	if !slices.Equal(addresses, l.Effective().Network.Addresses()) {
-		l.Config, l.State.Overlay = now, overlay
+	now, overlay := l.Config, l.State.Overlay
+	next := *l
+	become(&next, mf)
+	if !slices.Equal(l.Effective().Network.Addresses(), next.Effective().Network.Addresses()) {
 		if err := l.Detach(ctx); err != nil { // nobody answers at these any more
 			return err
 		}
-		become(l, mf)
 	}
+	become(l, mf)
 	err = m.launch(ctx, l, mf, in.Volume)
 	if err != nil && !committed(l) {
 		l.Config, l.State.Overlay = now, overlay

@@ -3,8 +3,6 @@ package container
 import (
 	"context"
 	"time"
-
-	"github.com/ctctl/ctctl/internal/statefile"
 )
 
 // watchInterval is how often a supervisor looks after its container.
@@ -60,27 +58,15 @@ func (s *supervisor) unfreeze() error {
 	if _, st, err := s.m.read(s.req.Name); err != nil || st.Intent == nil {
 		return err
 	}
-	lock, err := statefile.TryLock(s.m.lockFile(s.req.Name), "supervisor: let go")
-	if err != nil {
-		return nil //nolint:nilerr // the operation is under way
-	}
-	l := &Locked{m: s.m, lock: lock}
-	defer func() {
-		if err := l.Unlock(); err != nil {
-			s.log.Error("unlock", "err", err)
+	return s.underLock("supervisor: let go", func(ctx context.Context, l *Locked) error {
+		in := l.State.Intent
+		if in == nil || in.Paused && in.Step != StepEnding {
+			return nil
 		}
-	}()
-	if l.Config, l.State, err = s.m.read(s.req.Name); err != nil {
-		return err
-	}
-	if in := l.State.Intent; in == nil || in.Paused && in.Step != StepEnding {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	s.log.Warn("an interrupted operation left the container frozen", "op", l.State.Intent.Op, "step", l.State.Intent.Step)
-	if l.State.Intent.Step == StepEnding {
-		return s.group.KillAll(ctx) // the image is complete, the way is forward
-	}
-	return l.Release(ctx, l.State.Intent.Paused)
+		s.log.Warn("an interrupted operation left the container frozen", "op", in.Op, "step", in.Step)
+		if in.Step == StepEnding {
+			return s.group.KillAll(ctx) // the image is complete, the way is forward
+		}
+		return l.Release(ctx, in.Paused)
+	})
 }
