@@ -80,6 +80,9 @@ func supervise() int {
 		return 1
 	}
 	dropForeignPools(s.req.StateRoot, log)
+	if err := quota.StandApart(os.Getpid()); err != nil {
+		log.Warn("the service or session that started this may end it", "err", err)
+	}
 	inst, err := s.begin(context.Background())
 	if err != nil {
 		s.answer(conn, replyFor(err))

@@ -16,6 +16,7 @@ import (
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/internal/criu"
 	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/quota"
 	"github.com/ctctl/ctctl/storage"
 	"github.com/ctctl/ctctl/storage/btrfs"
 	"github.com/ctctl/ctctl/storage/dir"
@@ -261,11 +262,19 @@ func (h *Host) source(ctx context.Context, name string) (container.Source, error
 
 // Destroy removes a container with its snapshots.
 func (h *Host) Destroy(ctx context.Context, name string, force bool) error {
-	return h.Containers.Destroy(ctx, name, force, h.Checkpoints.DeleteAll)
+	if err := h.Containers.Destroy(ctx, name, force, h.Checkpoints.DeleteAll); err != nil {
+		return err
+	}
+	return quota.RemoveApart() // if it was the last one
 }
 
 // Close forgets the host. Containers go on, the pool stays mounted.
 func (h *Host) Close() error { return h.close() }
 
 // Detach unmounts the pool, for a host on which nothing runs.
-func (h *Host) Detach(ctx context.Context) error { return h.detach(ctx) }
+func (h *Host) Detach(ctx context.Context) error {
+	if err := h.detach(ctx); err != nil {
+		return err
+	}
+	return quota.RemoveApart()
+}
