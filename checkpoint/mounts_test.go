@@ -1,9 +1,11 @@
 package checkpoint
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/sys/mountinfo"
 )
 
 func TestMountedSnapshotsAreToldFromOtherMounts(t *testing.T) {
@@ -19,7 +21,11 @@ func TestMountedSnapshotsAreToldFromOtherMounts(t *testing.T) {
 		"/mnt/a":          "s-0123456789abcdef-0badcafe",
 		"/mnt/with space": "s-0123456789abcdef-0badf00d",
 	}
-	if d := cmp.Diff(want, parseSnapshotMounts(info)); d != "" {
+	mounts, err := mountinfo.GetMountsFromReader(strings.NewReader(info), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, volumesAt(mounts)); d != "" {
 		t.Error(d)
 	}
 }

@@ -23,8 +23,8 @@ func identify(volume string, c Config) error {
 	}
 	if len(c.Network.DNS)+len(c.Network.Search) > 0 {
 		files[resolvFile] = resolvConf(c)
-	} else if host, err := os.ReadFile("/etc/resolv.conf"); err == nil && c.Network.NAT() {
-		files[resolvFile] = string(host)
+	} else if host := hostResolver(); host != "" && c.Network.NAT() {
+		files[resolvFile] = host
 	}
 	for name, text := range files {
 		if err := writeIn(root, name, text); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -34,22 +34,54 @@ func identify(volume string, c Config) error {
 	return nil
 }
 
+// writeIn makes a file say the text. What is there is looked at before it is opened:
+// with some devices opening is an act already (a watchdog starts, a tape rewinds).
 func writeIn(root int, name, text string) error {
-	how := unix.OpenHow{
-		Flags: unix.O_RDWR | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY, Mode: 0o644,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	fd, err := unix.Openat2(root, name, &how)
-	for errors.Is(err, unix.EAGAIN) { // something was renamed while it was resolved
-		fd, err = unix.Openat2(root, name, &how)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := openBelow(root, name, how)
+	if errors.Is(err, unix.ENOENT) { // it is new, or a link that leads to where a file can be made
+		how.Flags = unix.O_WRONLY | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
+		how.Mode = 0o644
+		if fd, err = openBelow(root, name, how); err == nil {
+			return writeTo(os.NewFile(uintptr(fd), name), text)
+		}
 	}
 	if err != nil {
 		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), name)
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errNotRegular(name)
+	}
+	f, err := reopen(fd, name, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	return writeTo(f, text)
+}
+
+func errNotRegular(name string) error {
+	return &os.PathError{Op: "write", Path: name, Err: errors.New("is not a regular file")}
+}
+
+// openBelow tries again when something was renamed while the name was resolved.
+func openBelow(root int, name string, how unix.OpenHow) (fd int, err error) {
+	for {
+		if fd, err = unix.Openat2(root, name, &how); !errors.Is(err, unix.EAGAIN) {
+			return fd, err
+		}
+	}
+}
+
+// writeTo replaces what a file has, and closes it.
+func writeTo(f *os.File, text string) error {
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
-		return errors.Join(&os.PathError{Op: "write", Path: name, Err: errors.New("is not a regular file")}, f.Close())
+		err = errNotRegular(f.Name())
 	}
 	if err == nil {
 		err = f.Truncate(0)

@@ -47,16 +47,13 @@ func (n *Network) AddInterface(i netns.Interface) error {
 		return fmt.Errorf("%w: it has an interface %s already", ErrConfig, i.Name)
 	}
 	for i.Index = 0; used[i.Index]; i.Index++ {
-		if i.Index == maxInterfaces-1 {
-			return fmt.Errorf("%w: it has %d interfaces, the most there can be", ErrConfig, maxInterfaces)
+		if i.Index == netns.MaxInterfaces-1 {
+			return fmt.Errorf("%w: it has %d interfaces, the most there can be", ErrConfig, netns.MaxInterfaces)
 		}
 	}
 	n.Interfaces = append(n.Interfaces, i)
 	return nil
 }
-
-// maxInterfaces: the name of the host's link has one character for the number.
-const maxInterfaces = 36
 
 // RemoveInterface removes one.
 func (n *Network) RemoveInterface(name string) error {

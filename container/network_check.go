@@ -63,14 +63,27 @@ func lookAtNetwork(ctx context.Context, info Info) (r NetworkReport, err error) 
 	if r.Policy, err = netns.PolicyOf(ctx, c); err != nil {
 		return r, err
 	}
-	for _, i := range r.Interfaces {
+	err = r.readRates(ctx, c.Interfaces)
+	return r, err
+}
+
+// readRates adds one report for each interface of the report, which has those of the
+// configuration in their order. An interface that is not there has no limit, and is
+// a difference already: its limits come with it.
+func (r *NetworkReport) readRates(ctx context.Context, wanted []netns.Interface) error {
+	for k, i := range r.Interfaces {
+		if !i.Present {
+			r.Rates = append(r.Rates, netns.RateReport{Link: i.HostLink})
+			continue
+		}
 		rate, err := netns.RateOf(ctx, i.HostLink)
 		if err != nil {
-			return r, err
+			return err
 		}
 		r.Rates = append(r.Rates, rate)
+		r.Differences = append(r.Differences, rate.Differences(wanted[k].Rate)...)
 	}
-	return r, nil
+	return nil
 }
 
 // RepairNetwork makes a container's network be as it is configured, and says what

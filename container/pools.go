@@ -2,10 +2,10 @@ package container
 
 import (
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,12 +13,12 @@ import (
 // own mount namespace. A new namespace has a copy of every mount, and a copy of a
 // pool would keep its host from ever detaching it.
 func dropForeignPools(stateRoot string, log *slog.Logger) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("btrfs"))
 	if err != nil {
 		log.Error("read the mounts", "err", err)
 		return
 	}
-	for _, at := range foreignPools(string(b), stateRoot) {
+	for _, at := range foreignPools(mounts, stateRoot) {
 		if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			log.Warn("unmount another pool", "mount", at, "err", err)
 		}
@@ -27,16 +27,14 @@ func dropForeignPools(stateRoot string, log *slog.Logger) {
 
 // foreignPools finds loop-mounted btrfs file systems on a directory named pool
 // beside a pool.img, other than the state root's own.
-func foreignPools(mountinfo, stateRoot string) []string {
+func foreignPools(mounts []*mountinfo.Info, stateRoot string) []string {
 	var out []string
-	for line := range strings.Lines(mountinfo) {
-		before, after, ok := strings.Cut(line, " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 5 || len(g) < 2 || g[0] != "btrfs" || !strings.HasPrefix(g[1], "/dev/loop") {
+	for _, m := range mounts {
+		if m.FSType != "btrfs" || !strings.HasPrefix(m.Source, "/dev/loop") {
 			continue
 		}
-		if filepath.Base(f[4]) == "pool" && filepath.Dir(f[4]) != stateRoot {
-			out = append(out, f[4])
+		if filepath.Base(m.Mountpoint) == "pool" && filepath.Dir(m.Mountpoint) != stateRoot {
+			out = append(out, m.Mountpoint)
 		}
 	}
 	return out

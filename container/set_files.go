@@ -128,11 +128,7 @@ func resolvConf(c Config) string {
 	if len(c.Network.DNS) > 0 || !c.Network.NAT() {
 		return b.String()
 	}
-	host, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
-		return b.String()
-	}
-	for line := range strings.Lines(string(host)) {
+	for line := range strings.Lines(hostResolver()) {
 		if f := strings.Fields(line); len(f) > 1 && (f[0] == "nameserver" || f[0] == "search" && len(c.Network.Search) == 0) {
 			b.WriteString(strings.TrimRight(line, "\n") + "\n")
 		}

@@ -14,8 +14,12 @@ const (
 	// minIPv4MTU is the smallest MTU IPv4 may run on (RFC 791).
 	minIPv4MTU = 68
 	maxMTU     = 65535
-	maxIndex   = 35
+	maxIndex   = MaxInterfaces - 1
 )
+
+// MaxInterfaces is how many a container can have: the name of the host's link has
+// one character for the number.
+const MaxInterfaces = 36
 
 var (
 	uidPattern  = regexp.MustCompile(`^[0-9a-f]{16}$`)
@@ -35,8 +39,8 @@ func (c Config) Validate() error {
 	if err := c.checkIdentity(); err != nil {
 		return err
 	}
-	if len(c.Interfaces) > maxIndex+1 {
-		return badConfig("%d interfaces are more than %d", len(c.Interfaces), maxIndex+1)
+	if len(c.Interfaces) > MaxInterfaces {
+		return badConfig("%d interfaces are more than %d", len(c.Interfaces), MaxInterfaces)
 	}
 	seen := seen{}
 	for _, i := range c.Interfaces {

@@ -222,10 +222,14 @@ func (p *prober) listen(limit time.Duration) error {
 	return nil
 }
 
+// hearAtOnce bounds what is read before the time is looked at again: a neighbour
+// could send faster than that can be read.
+const hearAtOnce = 64
+
 // hear reads what there is on a line.
 func (p *prober) hear(l line) error {
 	buf := make([]byte, 2048)
-	for {
+	for range hearAtOnce {
 		frame, from, ok, err := l.receive(buf)
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w", l.segment.name, err)
@@ -248,4 +252,5 @@ func (p *prober) hear(l line) error {
 		}
 		return &TakenError{Address: said.address, MAC: append(net.HardwareAddr(nil), said.mac...), Link: l.segment.name}
 	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // testBridge makes a bridge of the host under test.
@@ -345,5 +346,40 @@ func TestChecksumIsTheOneOfTheRFC(t *testing.T) {
 	}
 	if b[sizeofIPv6+4] != naOverride|naRouter {
 		t.Errorf("flags are %#x", b[sizeofIPv6+4])
+	}
+}
+
+func TestAFloodOfFramesKeepsNoProbeFromEnding(t *testing.T) {
+	h := requireHost(t)
+	bridge := testBridge(t, h, "tbr0")
+	s := onBridge(t, h, bridge, "port0", net.HardwareAddr{2, 0, 0, 0, 0, 0x77})
+	in, err := openPackets(bridge.Attrs().Index, unix.ETH_P_ARP)
+	must(t, err)
+	t.Cleanup(func() { must(t, in.close()) })
+	s.within(t, func(h *netlink.Handle) error {
+		eth, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		out, err := openPackets(eth.Attrs().Index, unix.ETH_P_ARP)
+		if err != nil {
+			return err
+		}
+		for range 2 * hearAtOnce {
+			err = errors.Join(err, out.send(broadcastMAC, arpFrame(eth.Attrs().HardwareAddr, anyIPv4, netip.MustParseAddr("10.0.0.1"))))
+		}
+		return errors.Join(err, out.close())
+	})
+	came := uint32(0)
+	eventually(t, "the frames are there", func() bool {
+		stats, err := unix.GetsockoptTpacketStats(in.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		must(t, err)
+		came += stats.Packets // since it was asked last
+		return came >= 2*hearAtOnce
+	})
+	p := prober{}
+	must(t, p.hear(line{packets: in, asked: map[netip.Addr]question{}}))
+	if _, _, left, err := in.receive(make([]byte, 64)); err != nil || !left {
+		t.Errorf("it read all %d frames at once: %v", 2*hearAtOnce, err)
 	}
 }

@@ -85,7 +85,7 @@ func interfaceOf(c Config, a netip.Addr) (Interface, bool) {
 	return Interface{}, false
 }
 
-// network is an Ethernet link of the host that is no container's, and no port
+// hostNetwork is an Ethernet link of the host that is no container's, and no port
 // of a bridge, with the addresses of the host there.
 type hostNetwork struct {
 	index     int

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -13,13 +14,13 @@ import (
 // header is the kernel's, with the link's own address as sender.
 type packets struct {
 	fd       int
-	protocol uint16 // in network order
+	protocol uint16 // in network order, as the kernel wants it
 	index    int
 }
 
 // openPackets opens a socket in the namespace of the calling thread.
 func openPackets(index int, protocol uint16) (packets, error) {
-	p := packets{-1, protocol<<8 | protocol>>8, index}
+	p := packets{-1, native.Uint16(binary.BigEndian.AppendUint16(nil, protocol)), index}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return p, fmt.Errorf("open packet socket: %w", err)

@@ -55,8 +55,8 @@ func inNew(do func() error) error {
 	}, do)
 }
 
-// elsewhere runs do on a thread whose namespace move changes. It is the only
-// place that switches namespaces. The thread goes on afterwards: the end of a
+// elsewhere runs do on a thread whose namespace move changes. It is the only place
+// of this package that switches namespaces. The thread goes on afterwards: the end of a
 // thread would kill the children that were started on it to die with their parent
 // (PR_SET_PDEATHSIG). Only one that cannot be switched back stays locked to its
 // goroutine, so that the runtime ends it instead of giving it to others (see

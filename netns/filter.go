@@ -197,13 +197,13 @@ func (p policy) apply(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, conn.close()) }()
 	for range filterTries {
-		have, err := conn.present(p)
-		if err != nil {
-			return err
+		have, rerr := conn.present(p)
+		if rerr != nil {
+			return rerr
 		}
-		queued, err := conn.queueChanges(p, have)
-		if err != nil || !queued {
-			return err
+		queued, qerr := conn.queueChanges(p, have)
+		if qerr != nil || !queued {
+			return qerr
 		}
 		err = run(ctx, []step{{"change the packet filter", conn.Flush}})
 		if err == nil {

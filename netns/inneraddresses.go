@@ -44,7 +44,7 @@ func (in *Inner) readAddresses(t *talk, o ours, links innerLinks) error {
 	return nil
 }
 
-// readAddress says no for what is no usable address: temporary ones, which the
+// recordAddress says no for what is no usable address: temporary ones, which the
 // kernel makes itself, and such that were found to be taken.
 func recordAddress(data []byte, all []tlv) (InnerAddress, bool) {
 	a := InnerAddress{

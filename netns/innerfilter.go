@@ -302,7 +302,7 @@ func elementMessages(family uint8, head []byte, elements []tlv) []InnerFilter {
 	return messages
 }
 
-// replay makes the whole packet filter in one transaction. Tables of the same
+// replayFilter makes the whole packet filter in one transaction. Tables of the same
 // names are replaced.
 func (in Inner) replayFilter(t *talk) error {
 	if len(in.Filter) == 0 {

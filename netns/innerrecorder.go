@@ -207,7 +207,7 @@ func (r *Recorder) Capture(ctx context.Context) (in Inner, err error) {
 }
 
 // readSettings also opens those of links that are newer than the Recorder.
-func (r *Recorder) readSettings(in *Inner, fresh []string) error {
+func (r *Recorder) readSettings(in *Inner, fresh []string) (err error) {
 	if len(fresh) == 0 && sameSysctls(r.settings, r.usual) {
 		return nil
 	}
@@ -221,22 +221,23 @@ func (r *Recorder) readSettings(in *Inner, fresh []string) error {
 			late = append(late, dir+name)
 		}
 	}
-	var err error
 	if len(late) > 0 {
 		var more []sysctlFile
-		err = enter(r.ns, func() (err error) {
+		if err := enter(r.ns, func() (err error) {
 			more, err = openSysctls(late...)
 			return err
-		})
-		files = append(files[:len(files):len(files)], more...)
+		}); err != nil {
+			return errors.Join(err, closeSysctls(more))
+		}
 		defer func() { err = errors.Join(err, closeSysctls(more)) }()
+		files = append(files[:len(files):len(files)], more...)
 	}
 	values := readSysctls(files)
 	if value, ok := values[groupRange]; ok {
 		values[groupRange] = r.groups.within(value)
 	}
 	in.Sysctls = changedSysctls(values, r.usual)
-	return err
+	return nil
 }
 
 // missLegacyTables names the tables of iptables before nftables, which the

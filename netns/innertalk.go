@@ -18,12 +18,15 @@ import (
 type talk struct {
 	fd  int
 	seq uint32
-	buf []byte
+	// first is the number of the first message of the last request: what has a
+	// lower one answers a request that was given up.
+	first uint32
+	buf   []byte
 	// until bounds all questions together; the zero time does not.
 	until time.Time
 }
 
-// message is one netlink message without its header.
+// nlMessage is one netlink message without its header.
 type nlMessage struct {
 	kind  uint16
 	flags uint16
@@ -89,6 +92,7 @@ func (t *talk) send(b []byte) error {
 // dump lists what the request of this kind asks for.
 func (t *talk) dump(kind uint16, request []byte) (all []nlMessage, err error) {
 	for range dumpTries {
+		t.first = t.seq + 1
 		if err = t.send(t.pack(nil, nlMessage{kind, unix.NLM_F_DUMP, request})); err != nil {
 			return nil, err
 		}
@@ -137,7 +141,7 @@ func (t *talk) doAll(all []nlMessage) error {
 }
 
 func (t *talk) sendAcknowledged(all []nlMessage, acknowledged int) error {
-	first := t.seq + 1
+	t.first = t.seq + 1
 	var b []byte
 	for i, m := range all {
 		if i == acknowledged {
@@ -152,7 +156,7 @@ func (t *talk) sendAcknowledged(all []nlMessage, acknowledged int) error {
 	if err := t.send(b); err != nil {
 		return err
 	}
-	last := first + uint32(acknowledged)
+	last := t.first + uint32(acknowledged)
 	var failed error
 	err := t.receive(func(h nlHeader, data []byte) (bool, error) {
 		if h.kind != unix.NLMSG_ERROR {
@@ -162,7 +166,7 @@ func (t *talk) sendAcknowledged(all []nlMessage, acknowledged int) error {
 			failed = kernelError(h.flags, data)
 		}
 		// A batch that fails as a whole is answered with its beginning.
-		return h.seq == last || h.seq == first, nil
+		return h.seq == last || h.seq == t.first, nil
 	})
 	return errors.Join(failed, err)
 }
@@ -198,11 +202,14 @@ func (t *talk) receive(each func(h nlHeader, data []byte) (done bool, err error)
 				return errors.New("read the kernel's answer: a message has an impossible length")
 			}
 			h := nlHeader{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[8:])}
-			done, err := each(h, b[unix.SizeofNlMsghdr:size])
-			if done || err != nil {
+			data := b[unix.SizeofNlMsghdr:size]
+			b = b[min(align4(size), len(b)):]
+			if h.seq < t.first {
+				continue
+			}
+			if done, err := each(h, data); done || err != nil {
 				return err
 			}
-			b = b[min(align4(size), len(b)):]
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("read the kernel's answer: %w", unix.ETIMEDOUT)

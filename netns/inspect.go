@@ -63,7 +63,8 @@ type Difference struct {
 	Inside bool `json:"inside"`
 	// Link is the host's end of the pair that it is about, if it is about one.
 	Link string `json:"link,omitempty"`
-	// Kind is one of setting, bridge, link, address, neighbour, route, rule, proxy entry.
+	// Kind is one of setting, bridge, link, address, neighbour, route, rule, proxy
+	// entry; and rate, see [RateReport.Differences].
 	Kind string `json:"kind"`
 	// Object is its name: an address, a destination, a setting, a link.
 	Object string `json:"object"`

@@ -31,15 +31,34 @@ func (k *kernel) policy(ctx context.Context, before *Config, changes []change) p
 			undo: undo(func(c Config) error { return preparePolicy(context.WithoutCancel(ctx), c) }),
 		}
 	}
+	rates := func(mtu map[string]int) action {
+		return action{step: step{applyLimits, func() error { return k.c.applyRates(ctx, mtu) }}, undo: undo(func(c Config) error {
+			return c.applyRates(context.WithoutCancel(ctx), nil)
+		})}
+	}
 	both, more := k.c.withLeaving(changes, before)
-	rates := action{step: step{applyLimits, func() error { return k.c.applyRates(ctx) }}, undo: undo(func(c Config) error {
-		return c.applyRates(context.WithoutCancel(ctx))
-	})}
-	p := policyActions{first: []action{apply(both), rates}}
+	resized := resizedBy(changes)
+	p := policyActions{first: []action{apply(both), rates(resized)}}
 	if more {
 		p.last = []action{apply(k.c)}
 	}
+	if len(resized) > 0 {
+		p.last = append(p.last, rates(nil))
+	}
 	return p
+}
+
+// resizedBy are the links whose MTU the changes change, each with the larger one: a
+// limit drops packets that are larger than it was made for, see [shaper], and is
+// changed before the link is.
+func resizedBy(changes []change) map[string]int {
+	mtu := map[string]int{}
+	for _, c := range changes {
+		if c.kind == kindPair && c.op == opAlter && c.from.mtu != c.to.mtu {
+			mtu[c.link] = max(c.from.mtu, c.to.mtu)
+		}
+	}
+	return mtu
 }
 
 const (
@@ -84,8 +103,9 @@ func (c *Config) interfaceAt(index int) Interface {
 	return Interface{Index: index}
 }
 
-// applyRates leaves out links that are not there yet.
-func (c Config) applyRates(ctx context.Context) error {
+// applyRates leaves out links that are not there yet. Limits are made for the MTU
+// of the link, or for the one given if that is larger.
+func (c Config) applyRates(ctx context.Context, mtu map[string]int) error {
 	var unlike []Interface
 	err := c.withKernel(ctx, 0, func(k *kernel) error {
 		for _, i := range c.Interfaces {
@@ -110,6 +130,8 @@ func (c Config) applyRates(ctx context.Context) error {
 	for _, i := range unlike {
 		link, err := vethNamed(h, c.hostLink(i.Index))
 		if err == nil && link != nil {
+			a := link.Attrs()
+			a.MTU = max(a.MTU, mtu[a.Name])
 			err = applyRate(h, link, i.Rate)
 		}
 		if err != nil {

@@ -30,6 +30,32 @@ type ShaperReport struct {
 	WaitingBytes uint64 `json:"waitingBytes"`
 }
 
+// Differences says where the limits are not the wanted ones; [Apply] settles them.
+// Rates are kept in whole bytes.
+func (r RateReport) Differences(want Rate) (out []Difference) {
+	for _, d := range []struct {
+		direction string
+		want      int64
+		have      *ShaperReport
+	}{{"egress", want.EgressBits, r.Egress}, {"ingress", want.IngressBits, r.Ingress}} {
+		var have int64
+		if d.have != nil {
+			have = d.have.Bits
+		}
+		if d.want/8 != have/8 {
+			out = append(out, Difference{Link: r.Link, Kind: "rate", Object: d.direction + " of " + r.Link, Wanted: rateWords(d.want), Actual: rateWords(have)})
+		}
+	}
+	return out
+}
+
+func rateWords(bits int64) string {
+	if bits == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d bit/s", bits)
+}
+
 // RateOf reads the limits of a host link.
 //
 // Errors: ErrNoLink, ErrLinkName.
@@ -94,28 +120,4 @@ func redirectedTo(link string, index int) (yes bool, err error) {
 	defer func() { err = errors.Join(err, conn.close()) }()
 	yes, _, err = conn.redirects(link, index)
 	return yes, err
-}
-
-// TryRate limits both directions of a link in a network namespace that is gone
-// afterwards.
-//
-// Errors: *UnsupportedError.
-func TryRate() error {
-	return inNew(func() error {
-		h, err := openRoute()
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "ct000000000000"
-		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}); err != nil {
-			return fmt.Errorf("add veth: %w", err)
-		}
-		link, err := h.LinkByName(attrs.Name)
-		if err != nil {
-			return fmt.Errorf("find link %s: %w", attrs.Name, err)
-		}
-		return applyRate(h, link, Rate{EgressBits: MinRateBits, IngressBits: MinRateBits})
-	})
 }

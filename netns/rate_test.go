@@ -235,7 +235,80 @@ func TestMissingKernelPartIsNamed(t *testing.T) {
 	}
 }
 
-func TestTryingRatesLeavesNothing(t *testing.T) {
-	requireHost(t)
-	must(t, TryRate())
+func TestARateThatIsNotTheWantedOneIsADifferenceUntilItIsApplied(t *testing.T) {
+	h := requireHost(t)
+	ct := newSpace(t, true)
+	c := config(1, "10.9.0.5/32")
+	c.Interfaces[0].Rate = Rate{EgressBits: 12_345_678, IngressBits: 2e6} // the first is no whole number of bytes
+	link := plugged(t, h, ct, c)
+	different := func() (objects []string) {
+		t.Helper()
+		report, err := RateOf(ctx, link.Attrs().Name)
+		must(t, err)
+		for _, d := range report.Differences(c.Interfaces[0].Rate) {
+			objects = append(objects, strings.TrimSuffix(d.Object, " of "+link.Attrs().Name)+" is "+d.Actual)
+		}
+		return objects
+	}
+	device := func() netlink.Link {
+		t.Helper()
+		l, err := h.LinkByName(shaperName(link.Attrs().Name))
+		must(t, err)
+		return l
+	}
+	chain := func() error {
+		conn, err := openPolicy()
+		if err != nil {
+			return err
+		}
+		conn.DelChain(shapeChain(link.Attrs().Name))
+		return errors.Join(conn.Flush(), conn.close())
+	}
+	if got := different(); got != nil {
+		t.Errorf("as it was applied: %v", got)
+	}
+	for name, test := range map[string]struct {
+		spoil func() error
+		want  []string
+	}{
+		"no limit of what it receives":   {func() error { return h.QdiscDel(shaper(link, 1500, 8000)) }, []string{"ingress is "}},
+		"no device":                      {func() error { return h.LinkDel(device()) }, []string{"egress is "}},
+		"nothing leads to the device":    {chain, []string{"egress is "}},
+		"another rate in each direction": {func() error { return applyRate(h, link, Rate{1e6, 1e6}) }, []string{"egress is 1000000 bit/s", "ingress is 1000000 bit/s"}},
+	} {
+		must(t, test.spoil())
+		if diff := cmp.Diff(test.want, different()); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", name, diff)
+		}
+		must(t, Apply(ctx, Target{PID: ct.pid}, c))
+		if got := different(); got != nil {
+			t.Errorf("%s, then applied: %v", name, got)
+		}
+	}
+	c.Interfaces[0].Rate = Rate{}
+	if got := different(); len(got) != 2 {
+		t.Errorf("of limits that are not wanted any more: %v", got)
+	}
+}
+
+// A limit drops packets that do not fit into its bucket.
+func TestALimitFitsTheLargestPacketsWhateverTheirSizeWas(t *testing.T) {
+	h := requireHost(t)
+	ct := newSpace(t, true)
+	c := config(1, "10.9.0.5/32")
+	c.Interfaces[0].Rate = Rate{EgressBits: 1e6, IngressBits: 1e6}
+	link := plugged(t, h, ct, c)
+	device, err := h.LinkByName(shaperName(link.Attrs().Name))
+	must(t, err)
+	for _, mtu := range []int{9000, 1500, 3000} {
+		c.Interfaces[0].MTU = mtu
+		must(t, Apply(ctx, Target{PID: ct.pid}, c))
+		for _, l := range []netlink.Link{link, device} {
+			have, err := shaperOf(h, l)
+			must(t, err)
+			if want := shaper(l, mtu, 1e6); have == nil || have.Buffer != want.Buffer || have.Limit != want.Limit {
+				t.Errorf("MTU %d: %s is limited by %#v, want %#v", mtu, l.Attrs().Name, have, want)
+			}
+		}
+	}
 }

@@ -134,3 +134,21 @@ func TestTheFirstThreadNeverLeaves(t *testing.T) {
 		must(t, <-done)
 	}
 }
+
+func TestAnAnswerThatNobodyWaitedForIsNotThatOfTheNextRequest(t *testing.T) {
+	requireHost(t)
+	k, err := openTalk(unix.NETLINK_ROUTE)
+	must(t, err)
+	t.Cleanup(func() { must(t, k.close()) })
+	must(t, k.send(k.pack(nil, nlMessage{unix.RTM_GETLINK, 0, linkBody(unix.AF_UNSPEC, 1, 0, 0)})))
+	got, err := k.dump(unix.RTM_GETRULE, append([]byte{unix.AF_INET}, make([]byte, sizeofRule-1)...))
+	must(t, err)
+	if len(got) == 0 {
+		t.Error("nothing was listed")
+	}
+	for _, m := range got {
+		if m.kind != unix.RTM_NEWRULE {
+			t.Errorf("got a message of type %d among the rules", m.kind)
+		}
+	}
+}

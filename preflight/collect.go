@@ -182,7 +182,7 @@ func (x *examination) checkProcess(r *reader, p *process) {
 			x.doubtful(x.finding(r, p, -1, "leader-ended", "leader-ended", "its first thread has ended, others go on", nil),
 				func(r *reader) bool {
 					q, err := readProcess(r, p.path)
-					return err == nil && q.ended() && q.threads > 1
+					return err == nil && q.ended() && q.threads > 1 && !dying(r, p.path)
 				})
 		}
 		return

@@ -1,8 +1,11 @@
 package preflight
 
 import (
-	"strconv"
+	"bytes"
+	"fmt"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // mount is one line of proc_pid_mountinfo(5).
@@ -45,7 +48,11 @@ func (t *mountTable) read(r *reader, p *process) error {
 	if err != nil {
 		return err
 	}
-	t.add(parseMounts(string(b)), p)
+	list, err := parseMounts(b)
+	if err != nil {
+		return err
+	}
+	t.add(list, p)
 	return nil
 }
 
@@ -79,41 +86,19 @@ func (m *mount) foreign() bool {
 	return m.fstype == "fuse" || strings.HasPrefix(m.fstype, "fuse.") || m.fstype == "fuseblk" || m.fstype == "9p" || strings.HasPrefix(m.fstype, "nfs")
 }
 
-func parseMounts(mountinfo string) []*mount {
+func parseMounts(text []byte) ([]*mount, error) {
+	all, err := mountinfo.GetMountsFromReader(bytes.NewReader(text), nil)
+	if err != nil {
+		return nil, fmt.Errorf("mounts: %w", err)
+	}
 	var list []*mount
-	for line := range strings.Lines(mountinfo) {
-		left, right, ok := strings.Cut(line, " - ")
-		f, g := strings.Fields(left), strings.Fields(right)
-		if !ok || len(f) < 6 || len(g) < 1 {
-			continue
-		}
-		id, err1 := strconv.ParseUint(f[0], 10, 64)
-		parent, err2 := strconv.ParseUint(f[1], 10, 64)
-		if err1 != nil || err2 != nil {
-			continue
-		}
-		list = append(list, &mount{id: id, parent: parent, dev: f[2], root: octal(f[3]), point: octal(f[4]), fstype: octal(g[0])})
+	for _, m := range all {
+		list = append(list, &mount{
+			id: uint64(m.ID), parent: uint64(m.Parent), dev: fmt.Sprintf("%d:%d", m.Major, m.Minor),
+			root: m.Root, point: m.Mountpoint, fstype: m.FSType,
+		})
 	}
-	return list
-}
-
-// octal undoes the escapes of mountinfo: \040 is a space.
-func octal(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return list, nil
 }
 
 // below says that path is dir or something in it.

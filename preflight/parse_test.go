@@ -27,6 +27,31 @@ func TestAStatusIsRead(t *testing.T) {
 	parseStatus(nil)
 }
 
+func TestThreadsThatAreAboutToEndAreTold(t *testing.T) {
+	for status, want := range map[string]bool{
+		"State:\tR (running)\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n": true,
+		"State:\tR (running)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n": false, // not yet given to it
+		"State:\tS (sleeping)\nSigPnd:\t0000000000004002\n":                           false,
+		"State:\tX (dead)\n":   true,
+		"State:\nSigPnd:\tx\n": false,
+		"":                     false,
+	} {
+		if got := killed([]byte(status)); got != want {
+			t.Errorf("%q: %v", status, got)
+		}
+	}
+	for stat, want := range map[string]bool{
+		"7 (a) b) R 1 7 7 0 -1 4194308 101 0": true,
+		"7 (a) b) R 1 7 7 0 -1 4194304 101 0": false,
+		"7 (4 4 4 4 4 4 4":                    false,
+		"":                                    false,
+	} {
+		if got := exiting([]byte(stat)); got != want {
+			t.Errorf("%q: %v", stat, got)
+		}
+	}
+}
+
 func TestTheUnitIsTheOneInside(t *testing.T) {
 	tests := []struct{ cgroup, base, want string }{
 		{"0::/ctctl-1/system.slice/nginx.service\n", "/ctctl-1", "nginx.service"},
@@ -48,7 +73,11 @@ func TestTheUnitIsTheOneInside(t *testing.T) {
 func table(t *testing.T, lines ...string) *mountTable {
 	t.Helper()
 	mt := new(mountTable)
-	mt.add(parseMounts(strings.Join(lines, "\n")+"\n"), &process{mnt: "mnt"})
+	list, err := parseMounts([]byte(strings.Join(lines, "\n") + "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mt.add(list, &process{mnt: "mnt"})
 	return mt
 }
 
@@ -61,8 +90,6 @@ func TestMountsHideOneAnother(t *testing.T) {
 		"14 13 0:24 / /mnt rw - tmpfs tmpfs rw", // on 13
 		"15 10 0:25 / /run rw - tmpfs tmpfs rw", // on 11, beside it
 		`16 10 0:26 / /a\040b rw shared:1 - tmpfs tmpfs rw`,
-		"17 10 0:27 broken",
-		"x y 0:1 / / rw - a b",
 	)
 	covered := map[uint64]bool{}
 	for id, m := range mt.byID {
@@ -207,7 +234,9 @@ func FuzzReaders(f *testing.F) {
 		parseStatus(b)
 		parseMaps(b)
 		mt := new(mountTable)
-		mt.add(parseMounts(string(b)), &process{})
+		if list, err := parseMounts(b); err == nil {
+			mt.add(list, &process{})
+		}
 		for _, m := range mt.byID {
 			m.covered()
 			mt.visible("", m.point)

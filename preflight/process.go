@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is one as it was when it was found.
@@ -95,4 +97,55 @@ func at(ids []int, depth int) int {
 func kib(b []byte) int64 {
 	digits, _, _ := bytes.Cut(b, []byte(" "))
 	return int64(number(digits)) << 10
+}
+
+// dying says that all threads of a process are about to end: on a busy machine
+// they do not all come to it at once. path is /proc/PID.
+func dying(r *reader, path string) bool {
+	tids, err := names(path + "/task")
+	for _, tid := range tids {
+		status, err := r.read(path+"/task/"+tid+"/status", mostStatus)
+		if err != nil {
+			continue // it has ended
+		}
+		if killed(status) {
+			continue
+		}
+		stat, err := r.read(path+"/task/"+tid+"/stat", mostStatus)
+		if err == nil && !exiting(stat) {
+			return false
+		}
+	}
+	return err == nil
+}
+
+// killed says that a thread has ended, or has still to see that it was killed, as
+// at the end of a process every thread is.
+func killed(status []byte) bool {
+	for line := range bytes.Lines(status) {
+		key, value, _ := bytes.Cut(line, []byte(":"))
+		value = bytes.TrimSpace(value)
+		switch string(key) {
+		case "State":
+			if len(value) > 0 && (value[0] == 'Z' || value[0] == 'X') {
+				return true
+			}
+		case "SigPnd":
+			n, err := strconv.ParseUint(string(value), 16, 64)
+			return err == nil && n&(1<<(unix.SIGKILL-1)) != 0
+		}
+	}
+	return false
+}
+
+// exiting reads a thread's flags, the ninth field of proc_pid_stat(5).
+func exiting(stat []byte) bool {
+	const flagExiting = 4 // PF_EXITING of linux/sched.h
+	_, rest, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(" "))
+	f := bytes.Fields(rest)
+	if !ok || len(f) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(f[6]), 10, 64)
+	return err == nil && flags&flagExiting != 0
 }

@@ -40,7 +40,7 @@ func (g Group) apply(l Limits) error {
 	if !g.Exists() {
 		return ErrNotFound
 	}
-	if err := g.enableTop(); err != nil {
+	if err := g.enableTop(l.controllers()); err != nil {
 		return err
 	}
 	var steps []step

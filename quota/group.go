@@ -181,7 +181,8 @@ func eachDir(dir string, f func(path string) error) error {
 }
 
 // Make makes the group in every hierarchy, ready to take processes, and lets
-// cgroup2 give it the controllers that limits need. Existing is fine.
+// cgroup2 give it the controllers that limits need. Existing is fine. A controller
+// that the kernel refuses to enable is Apply's to complain of, when a limit needs it.
 func (g Group) Make() error {
 	if err := g.check(); err != nil {
 		return err
@@ -194,7 +195,7 @@ func (g Group) Make() error {
 	if err := g.fillCpuset(); err != nil {
 		return err
 	}
-	return g.enableTop()
+	return g.enableTop(nil)
 }
 
 // fillCpuset copies the parent's sets, for a new v1 cpuset is empty and then
@@ -221,32 +222,6 @@ func (g Group) fillCpuset() error {
 		}
 		if err := writeText(point+g.name+"/"+f, all); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
-		}
-	}
-	return nil
-}
-
-// enableTop enables the controllers that limits need and cgroup2 has, for the
-// groups on its top level.
-func (g Group) enableTop() error {
-	if g.mounts.unified == "" {
-		return nil
-	}
-	have, err := readWords(g.mounts.unified + "/cgroup.controllers")
-	if err != nil {
-		return fmt.Errorf("enable controllers: %w", err)
-	}
-	control := g.mounts.unified + "/cgroup.subtree_control"
-	on, err := readWords(control)
-	if err != nil {
-		return fmt.Errorf("enable controllers: %w", err)
-	}
-	for _, c := range [...]string{"cpu", "cpuset", "io", "memory", "pids"} {
-		if !slices.Contains(have, c) || slices.Contains(on, c) {
-			continue
-		}
-		if err := writeText(control, "+"+c); err != nil {
-			return fmt.Errorf("enable the %s controller: %w", c, err)
 		}
 	}
 	return nil

@@ -181,24 +181,26 @@ func vzPriority(s string) (int64, error) {
 	return max(int64(n)*quota.DefaultWeight/4, 10), nil
 }
 
-// vzRate bounds the transfers of the pool, in each direction.
+// vzRate bounds the transfers of the pool, in each direction. Operations are vzctl's
+// --iopslimit: whoever takes this limit away keeps that one.
 func vzRate(s string) (quota.IOSetting, error) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n > 0 {
 		s += "M"
 	}
 	set, err := quota.ParseIO(quota.Pool + "=" + s)
-	if err == nil && s == "0" {
+	if set.BPS != nil && *set.BPS == 0 {
 		set.IOPS = nil
 	}
 	return set, err
 }
 
+// vzOperations bounds them likewise, and leaves bandwidth alone.
 func vzOperations(s string) (quota.IOSetting, error) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n > 0 {
 		s += "iops"
 	}
 	set, err := quota.ParseIO(quota.Pool + "=" + s)
-	if err == nil && s == "0" {
+	if set.IOPS != nil && *set.IOPS == 0 {
 		set.BPS = nil
 	}
 	return set, err

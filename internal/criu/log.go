@@ -2,6 +2,7 @@ package criu
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"regexp"
@@ -115,7 +116,7 @@ func (e *Error) diagnose(log []byte) {
 	e.PID = pidOf(e.Lines)
 	for _, message := range e.Lines {
 		if p := lookup(message); p != nil {
-			e.Object, e.Cure, e.transient = p.object, p.cure, p.transient
+			e.Object, e.Cure, e.transient = p.object+addressOf(log, message), p.cure, p.transient
 			return
 		}
 	}
@@ -229,6 +230,24 @@ func pidOf(messages []string) int {
 		}
 	}
 	return 0
+}
+
+// inetSocket is the line with which CRIU begins to restore a socket.
+var inetSocket = regexp.MustCompile(`Restore: family AF_INET6? .* port +(\d+) state .* src_addr ([0-9a-fA-F.:]+)`)
+
+// addressOf is the address and port of the socket that a message is about, which
+// names neither.
+func addressOf(log []byte, message string) string {
+	if !strings.Contains(message, "inet socket") {
+		return ""
+	}
+	before, _, _ := bytes.Cut(log, []byte(message))
+	all := inetSocket.FindAllSubmatch(before, -1)
+	if len(all) == 0 {
+		return ""
+	}
+	last := all[len(all)-1]
+	return fmt.Sprintf(" (%s, port %s)", last[2], last[1])
 }
 
 // readTail returns at most the last n bytes of a file, from a line's start.

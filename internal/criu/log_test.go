@@ -2,6 +2,7 @@ package criu
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,6 +120,28 @@ func TestDiagnoseOfMadeUpLogs(t *testing.T) {
 				t.Errorf("pid is %d, want %d", e.PID, tt.pid)
 			}
 		})
+	}
+}
+
+func TestASocketThatCannotBeBoundIsNamedByItsAddress(t *testing.T) {
+	const log = "(00.4)      1: inet: \tRestore: family AF_INET    type SOCK_STREAM    proto IPPROTO_TCP      port 80 state TCP_LISTEN       src_addr 0.0.0.0\n" +
+		"(00.4)      1: inet: \tRestore: family %s    proto IPPROTO_TCP      port 6379 state TCP_ESTABLISHED  src_addr %s\n(00.4)      1: tcp: Restoring\n" +
+		"(00.4)      1: Error (soccr/soccr.c:499): Can't bind inet socket back: Cannot assign requested address\n" +
+		"(00.4)      1: inet: \tRestore: family AF_INET    type SOCK_STREAM    proto IPPROTO_TCP      port 81 state TCP_LISTEN       src_addr 0.0.0.1\n"
+	for family, address := range map[string]string{"AF_INET   type SOCK_STREAM": "10.99.0.4", "AF_INET6  type SOCK_STREAM": "fd00::4"} {
+		e := &Error{}
+		e.diagnose(fmt.Appendf(nil, log, family, address))
+		if want := "socket of an address that is not here (" + address + ", port 6379)"; e.Object != want {
+			t.Errorf("got %q, want %q", e.Object, want)
+		}
+		if !strings.Contains(e.Cure, "--ip-add") {
+			t.Errorf("the cure is %q", e.Cure)
+		}
+	}
+	e := &Error{}
+	e.diagnose([]byte("(00.4)      1: Error (criu/sk-inet.c:1): Can't bind inet socket (id 3)\n"))
+	if e.Object != "socket of an address that is not here" {
+		t.Errorf("without its address it is %q", e.Object)
 	}
 }
 

@@ -53,7 +53,7 @@ var patterns = []pattern{
 	{text: "The socket has data to read", object: "netlink socket with unread messages", cure: cureRetry, transient: true},
 	{text: "Can't connect inet socket back", object: "TCP connection from another address", cure: "restore with connections closed, or into a network namespace with the same addresses"},
 	{text: "Can't create inet socket: Permission denied", object: "socket that is not allowed here, such as of a ping", cure: "set the sysctl net.ipv4.ping_group_range as it was when the checkpoint was taken"},
-	{text: "Can't bind inet socket", object: "socket of an address that is not here", cure: "restore into a network namespace with the same addresses, and with the port free"},
+	{text: "Can't bind inet socket", object: "socket of an address that is not here", cure: "give the container the address back (ctctl set NAME --ip-add ADDRESS), and take it away when it runs"},
 
 	// Descriptors.
 	{text: "anon_inode:[userfaultfd]", object: "userfaultfd", cure: cureStopUser},

@@ -1,6 +1,7 @@
 package btrfs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,16 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ctctl/ctctl/storage"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 )
 
-// mount is a line of proc_pid_mountinfo(5).
+// mount is what matters here of a line of proc_pid_mountinfo(5).
 type mount struct {
 	// device is major:minor of the file system, the same in every namespace.
 	device string
@@ -27,36 +27,34 @@ type mount struct {
 	// id and parent number mounts; groups are the peer groups whose mounts and
 	// unmounts this one takes part in, as a peer or a slave. shared is the one that
 	// it is a peer in, "" when it is in none.
-	id, parent string
+	id, parent int
 	shared     string
 	groups     []string
 }
 
-func readMounts(mountinfo string) ([]mount, error) {
-	b, err := os.ReadFile(mountinfo)
+// readMounts reads a file of the kind of proc_pid_mountinfo(5).
+func readMounts(path string) ([]mount, error) {
+	b, err := os.ReadFile(path) // whole: what a zombie's gives is no error of the form
 	if err != nil {
 		return nil, err
 	}
+	list, err := mountinfo.GetMountsFromReader(bytes.NewReader(b), nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	var all []mount
-	for line := range strings.Lines(string(b)) {
-		m, err := parseMount(line)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", mountinfo, err)
-		}
-		all = append(all, m)
+	for _, m := range list {
+		all = append(all, newMount(m))
 	}
 	return all, nil
 }
 
-// parseMount reads "36 35 98:0 /root /point options [optional…] - type source super".
-func parseMount(line string) (mount, error) {
-	before, after, ok := strings.Cut(line, " - ")
-	f, g := strings.Fields(before), strings.Fields(after)
-	if !ok || len(f) < 6 || len(g) < 2 {
-		return mount{}, fmt.Errorf("unexpected line %q", line)
+func newMount(info *mountinfo.Info) mount {
+	m := mount{
+		device: fmt.Sprintf("%d:%d", info.Major, info.Minor), point: info.Mountpoint, kind: info.FSType, source: info.Source,
+		id: info.ID, parent: info.Parent,
 	}
-	m := mount{id: f[0], parent: f[1], device: f[2], point: unescape(f[4]), kind: g[0], source: unescape(g[1])}
-	for _, field := range f[6:] {
+	for _, field := range strings.Fields(info.Optional) {
 		if group, ok := strings.CutPrefix(field, "shared:"); ok {
 			m.shared = group
 			m.groups = append(m.groups, group)
@@ -64,7 +62,7 @@ func parseMount(line string) (mount, error) {
 			m.groups = append(m.groups, group)
 		}
 	}
-	return m, nil
+	return m
 }
 
 // parentOf returns what a mount is mounted on; the zero mount where that is not
@@ -76,22 +74,6 @@ func parentOf(m mount, all []mount) mount {
 		}
 	}
 	return mount{}
-}
-
-// unescape undoes the \040 kind of escapes for space, tab, newline, backslash.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // topMount is what is mounted at point; the last line is the one on top.

