@@ -10,7 +10,7 @@ import (
 var (
 	ErrNotFound = errors.New("no such snapshot")
 	ErrExists   = errors.New("snapshot exists already")
-	ErrName     = errors.New("bad snapshot name: use a-z, 0-9, '.', '_' and '-', 1 to 63 characters, beginning with a letter or digit")
+	ErrName     = errors.New("bad snapshot name: use a-z, 0-9, '.', '_' and '-', 1 to 63 characters, beginning with a letter or digit, but not with suspend-, and not ending in .tmp")
 	ErrDamaged  = errors.New("image is damaged")
 	ErrForeign  = errors.New("image was made by a newer version or for another machine")
 	// ErrNoRoom: the estimate of the image does not fit on the file system.

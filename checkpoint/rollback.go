@@ -11,6 +11,7 @@ import (
 
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/internal/criu"
+	"github.com/ctctl/ctctl/quota"
 	"github.com/ctctl/ctctl/storage"
 )
 
@@ -46,10 +47,28 @@ func (m *Manager) Rollback(ctx context.Context, name, snap string) (r Rolled, er
 				return err
 			}
 		}
+		if err := checkDisk(ctx, l, mf); err != nil {
+			return err
+		}
 		r, err = m.rollback(ctx, l, mf)
 		return err
 	})
 	return r, err
+}
+
+// checkDisk refuses a snapshot whose disk limit is below what is in use, which the
+// safety snapshot keeps in use: every write of what comes back would fail.
+func checkDisk(ctx context.Context, l *container.Locked, mf Manifest) error {
+	limit := mf.Config.Limits.DiskBytes
+	if limit == l.Config.Limits.DiskBytes {
+		return nil
+	}
+	used, err := l.DiskBytes(ctx, limit)
+	if err == nil && limit > 0 && used > limit {
+		err = fmt.Errorf("%w: with snapshot %s comes its disk limit of %s, and %d MiB are in use, snapshots included; delete snapshots or files",
+			quota.ErrBelowUsage, mf.Name, quota.FormatBytes(limit), used>>20)
+	}
+	return err
 }
 
 func (m *Manager) rollback(ctx context.Context, l *container.Locked, mf Manifest) (r Rolled, err error) {
@@ -137,6 +156,11 @@ func (m *Manager) launch(ctx context.Context, l *container.Locked, mf Manifest, 
 	case mf.Memory:
 		return l.Launch(ctx, container.LaunchOptions{Image: m.image(mf, true), Volume: volume, Commit: committer(l, stepRunning), CommitStep: stepRunning})
 	case l.State.Intent.WasUp && mf.Status != container.Stopped:
+		// From here on its files may have what somebody was told is there.
+		l.State.Intent.Step = stepStarting
+		if err := l.SaveState(); err != nil {
+			return err
+		}
 		return l.Launch(ctx, container.LaunchOptions{Volume: volume})
 	}
 	return l.Detach(ctx) // it stays down: nobody needs to be kept waiting
@@ -216,7 +240,7 @@ func (m *Manager) goForward(ctx context.Context, l *container.Locked, cause erro
 func (m *Manager) comeBack(ctx context.Context, l *container.Locked) error {
 	in := l.State.Intent
 	in.Step = stepReturning
-	errs := []error{l.SaveState()}
+	errs := []error{m.reclaim(l), l.SaveState()}
 	if err := l.Volumes().Delete(ctx, in.Volume); err != nil {
 		errs = append(errs, fmt.Errorf("%w: %w", container.ErrUndo, err))
 	}
@@ -236,6 +260,17 @@ func (m *Manager) comeBack(ctx context.Context, l *container.Locked) error {
 		}
 	}
 	return errors.Join(append(errs, l.Finish())...)
+}
+
+// reclaim gives the container the configuration back that it had before a rollback: a
+// commit that was interrupted may have written the snapshot's.
+func (m *Manager) reclaim(l *container.Locked) error {
+	safety, err := readManifest(m.dir(l.Config.UID, l.State.Intent.Safety))
+	if err != nil {
+		return fmt.Errorf("safety snapshot %s: %w", l.State.Intent.Safety, err)
+	}
+	become(l, safety)
+	return l.SaveConfig()
 }
 
 // relaunch restores a safety snapshot's processes on the volume they had, unless
@@ -287,10 +322,9 @@ func (m *Manager) keepAsSuspended(ctx context.Context, l *container.Locked, safe
 // pruneSafety deletes the oldest safety snapshots; that it could not is no
 // reason to call the rollback failed.
 func (m *Manager) pruneSafety(ctx context.Context, l *container.Locked) {
-	all, err := m.list(l.Config.UID)
+	all, err := m.list(l.Config.UID) // what can be read
 	if err != nil {
 		m.log().Warn("list snapshots", "container", l.Config.Name, "err", err)
-		return
 	}
 	var safety []string
 	for _, s := range all {

@@ -83,6 +83,28 @@ func (m *Manager) landed(ctx context.Context, l *container.Locked) (bool, error)
 	return run.Alive(), err
 }
 
+// settleStarting goes on with a rollback that was starting the container anew, or
+// had. What it has written since, if it ran, is not to be lost: so it keeps its
+// files, and there is no way back.
+func (m *Manager) settleStarting(ctx context.Context, l *container.Locked) error {
+	mf, err := readManifest(m.dir(l.Config.UID, l.State.Intent.Snapshot))
+	if err != nil {
+		return err
+	}
+	up, err := m.landed(ctx, l)
+	if err != nil {
+		return err
+	}
+	if up {
+		return m.commitRollback(ctx, l, mf)
+	}
+	become(l, mf)
+	if err := l.Launch(ctx, container.LaunchOptions{Volume: l.State.Intent.Volume}); err != nil {
+		m.log().Warn("start it anew after an interrupted rollback", "container", l.Config.Name, "err", err)
+	}
+	return m.commitRollback(ctx, l, mf)
+}
+
 // settleRollback goes on where the old state had been ended, and back where not.
 func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error {
 	in := *l.State.Intent
@@ -105,6 +127,8 @@ func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error
 			return err
 		}
 		return m.commitRollback(ctx, l, mf)
+	case stepStarting:
+		return m.settleStarting(ctx, l)
 	case stepReturned:
 		if err := m.settleRunning(ctx, l); err != nil {
 			return err
@@ -124,15 +148,6 @@ func (m *Manager) settleRollback(ctx context.Context, l *container.Locked) error
 		}
 		_, err = m.goForward(ctx, l, err)
 		return err
-	}
-	if in.Step == stepReverting && !mf.Memory {
-		up, err := m.landed(ctx, l)
-		if err != nil {
-			return err
-		}
-		if up {
-			return m.commitRollback(ctx, l, mf)
-		}
 	}
 	err = m.goBack(ctx, l, mf)
 	if err != nil && !committed(l) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ctctl/ctctl/container"
@@ -19,6 +20,7 @@ const (
 	stepDumping   = "dumping"
 	stepEnding    = container.StepEnding
 	stepReverting = "reverting" // bringing up the snapshot
+	stepStarting  = "starting"  // starting one anew from the snapshot's files, which it may have written to
 	stepRunning   = "running"   // it runs
 	stepReturning = "returning" // bringing back what was before a rollback
 	stepReturned  = "returned"  // it runs
@@ -111,6 +113,9 @@ func (m *Manager) resume(ctx context.Context, l *container.Locked) error {
 	if err := m.fits(ctx, mf, l.Config); err != nil {
 		return err
 	}
+	if err := needsOf(mf).Check(l.Effective().Limits); err != nil {
+		return err
+	}
 	if err := l.Begin(container.Intent{Op: "resume", Snapshot: mf.Name, WasUp: true}); err != nil {
 		return err
 	}
@@ -150,6 +155,30 @@ func (m *Manager) image(mf Manifest, tcpClose bool) *container.Image {
 	return &container.Image{
 		Name: mf.Name, Dir: filepath.Join(m.dir(mf.UID, mf.Name), imagesDir), Runtime: mf.Runtime, TCPClose: tcpClose,
 	}
+}
+
+// Needs says what a suspended container needs to come back; nothing is known of an
+// image that can't be read. It is for container.Manager.Needs.
+func (m *Manager) Needs(l *container.Locked) (container.Needs, error) {
+	mf, err := readManifest(m.dir(l.Config.UID, l.State.Suspended))
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
+		return container.Needs{}, nil
+	}
+	return needsOf(mf), err
+}
+
+// needsOf counts pages, which are written as they are, and tasks, of which each has
+// a file.
+func needsOf(mf Manifest) (n container.Needs) {
+	for _, f := range mf.Files {
+		switch {
+		case strings.HasPrefix(f.Name, "pages-"):
+			n.MemoryBytes += f.Bytes
+		case strings.HasPrefix(f.Name, "core-"):
+			n.Tasks++
+		}
+	}
+	return n
 }
 
 // fits refuses an image this machine can't restore.

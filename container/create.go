@@ -293,13 +293,16 @@ func (l *Locked) setDiskLimit(ctx context.Context, bytes int64) error {
 	limiter, ok := l.m.Volumes.(storage.Limiter)
 	if !ok {
 		if bytes > 0 {
-			return fmt.Errorf("%w: disk limits need a btrfs pool", ErrNoSupport)
+			return ErrNoDiskLimit
 		}
 		return nil
 	}
 	err := limiter.SetLimit(ctx, uint64(l.Config.CTID), bytes)
 	if errors.Is(err, storage.ErrUnsupported) && bytes == 0 {
 		return nil
+	}
+	if errors.Is(err, storage.ErrUnsupported) {
+		err = fmt.Errorf("%w: %w", ErrNoDiskLimit, err)
 	}
 	if err != nil {
 		return fmt.Errorf("disk limit: %w", err)

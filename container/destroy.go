@@ -112,16 +112,17 @@ func (m *Manager) Rename(ctx context.Context, name, to string) (err error) {
 	if err := CheckName(to); err != nil {
 		return err
 	}
-	hostLock, err := statefile.WaitLock(ctx, filepath.Join(m.StateRoot, "host.lock"), "rename "+name)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, hostLock.Unlock()) }()
 	l, err := m.Lock(ctx, name, "rename")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Unlock()) }()
+	// After the container's, as everywhere: what settles it may want the host's too.
+	hostLock, err := statefile.WaitLock(ctx, filepath.Join(m.StateRoot, "host.lock"), "rename "+name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hostLock.Unlock()) }()
 	if _, _, err := l.Require("rename", Stopped, Suspended); err != nil {
 		return err
 	}

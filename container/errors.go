@@ -17,6 +17,8 @@ var (
 	ErrTimeout   = errors.New("timed out")
 	ErrDied      = errors.New("container ended while it was being started")
 	ErrNoSupport = errors.New("not supported here")
+	// ErrNoDiskLimit refuses a disk limit where the storage has none.
+	ErrNoDiskLimit = errors.New("not supported here: disk limits need a btrfs pool and Linux 6.7")
 	// ErrNoConsole: nothing serves the console of a container that runs.
 	ErrNoConsole = errors.New("the console cannot be reached")
 	// ErrUndo marks errors of the clean-up after a failed operation.

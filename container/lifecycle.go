@@ -300,7 +300,8 @@ func (m *Manager) Kill(ctx context.Context, name string, sig syscall.Signal) err
 	})
 }
 
-// Restart stops a container if it runs, and starts it.
+// Restart stops a container if it runs, and starts it. One that it has stopped it
+// starts though it is interrupted; one that is stopping it leaves stopping.
 func (m *Manager) Restart(ctx context.Context, name string, o StopOptions) error {
 	return m.with(ctx, "restart", name, func(l *Locked) error {
 		s, _, err := l.Require("restart", Running, Paused, Stopped)
@@ -309,8 +310,9 @@ func (m *Manager) Restart(ctx context.Context, name string, o StopOptions) error
 		}
 		if s != Stopped {
 			if err := l.Stop(ctx, o); err != nil {
-				return err
+				return fmt.Errorf("it may end, and is not started again: %w", err)
 			}
+			ctx = context.WithoutCancel(ctx)
 		}
 		return l.start(ctx)
 	})

@@ -40,6 +40,8 @@ type Manager struct {
 	Trace func(phase string, d time.Duration)
 	// Settle finishes or undoes interrupted operations of layers above, by Intent.Op.
 	Settle map[string]func(context.Context, *Locked) error
+	// Needs says what the image of a suspended container needs; nil for nobody knows.
+	Needs func(*Locked) (Needs, error)
 }
 
 // Locked is one container held by the operation that locked it.

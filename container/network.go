@@ -128,6 +128,11 @@ func (n *Network) AddRoute(link string, r netns.Route) error {
 
 // RemoveRoute removes the route to a destination; link "" is whichever has it.
 func (n *Network) RemoveRoute(link string, to netip.Prefix) error {
+	if link != "" {
+		if _, err := n.Interface(link); err != nil {
+			return err
+		}
+	}
 	for k := range n.Interfaces {
 		i := &n.Interfaces[k]
 		at := slices.IndexFunc(i.Routes, func(r netns.Route) bool { return r.To == to })

@@ -306,7 +306,7 @@ func (l *Locked) carryOut(ctx context.Context, c change) error {
 		return nil
 	}
 	start := time.Now()
-	if err := l.checkDisk(ctx, c); err != nil {
+	if err := errors.Join(l.checkImage(c), l.checkDisk(ctx, c)); err != nil {
 		return err
 	}
 	if err := l.promise(ctx, c); err != nil {

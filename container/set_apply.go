@@ -124,28 +124,38 @@ func (l *Locked) checkDisk(ctx context.Context, c change) error {
 	if limit == c.from.Limits.DiskBytes {
 		return nil
 	}
-	limiter, ok := l.m.Volumes.(storage.Limiter)
-	if !ok && limit > 0 {
-		return fmt.Errorf("%w: disk limits need a btrfs pool", ErrNoSupport)
+	used, err := l.DiskBytes(ctx, limit)
+	if err != nil || used <= limit {
+		return err
 	}
-	if limit == 0 || !ok {
-		return nil
+	least := used>>20 + 1
+	return fmt.Errorf("%w: disk %s wanted, %d MiB in use, snapshots included; delete some, or set at least %dM",
+		quota.ErrBelowUsage, quota.FormatBytes(limit), used>>20, least+least/16)
+}
+
+// DiskBytes is what is charged to the container, snapshots included, where a limit
+// is to be set; 0 with the limit 0, which is none. Errors: ErrNoDiskLimit.
+func (l *Locked) DiskBytes(ctx context.Context, limit int64) (int64, error) {
+	if limit == 0 {
+		return 0, nil
+	}
+	limiter, ok := l.m.Volumes.(storage.Limiter)
+	if !ok {
+		return 0, ErrNoDiskLimit
 	}
 	if f, ok := l.m.Volumes.(storage.Flusher); ok { // what is dirty is not charged yet
 		if err := f.Flush(ctx, l.State.Volume); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	u, err := limiter.Usage(ctx, uint64(l.Config.CTID))
+	if errors.Is(err, storage.ErrUnsupported) {
+		err = fmt.Errorf("%w: %w", ErrNoDiskLimit, err)
+	}
 	if err != nil {
-		return fmt.Errorf("disk limit: %w", err)
+		return 0, fmt.Errorf("disk limit: %w", err)
 	}
-	if u.Bytes > limit {
-		least := u.Bytes>>20 + 1
-		return fmt.Errorf("%w: disk %s wanted, %d MiB in use, snapshots included; delete some, or set at least %dM",
-			quota.ErrBelowUsage, quota.FormatBytes(limit), u.Bytes>>20, least+least/16)
-	}
-	return nil
+	return u.Bytes, nil
 }
 
 func (l *Locked) applyDisk(ctx context.Context, c change) error {

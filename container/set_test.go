@@ -301,11 +301,13 @@ func suspend(t *testing.T, m *Manager, name string) {
 func TestUnsavedChangesEndAndDoNotHideSavedOnes(t *testing.T) {
 	m, _ := placed(t, valid())
 	suspend(t, m, "web1")
-	set := func(ch Change) {
+	set := func(ch Change) (until time.Time) {
 		t.Helper()
-		if _, err := m.Set(t.Context(), "web1", ch); err != nil {
+		done, err := m.Set(t.Context(), "web1", ch)
+		if err != nil {
 			t.Fatal(err)
 		}
+		return done.Until
 	}
 	want := func(memory, pids int64, saved int64) {
 		t.Helper()
@@ -324,8 +326,7 @@ func TestUnsavedChangesEndAndDoNotHideSavedOnes(t *testing.T) {
 	want(1<<30, 200, 100)
 	set(Change{Edit: pids(300)})
 	want(1<<30, 300, 300)
-	set(Change{Edit: pids(400), Scope: Runtime, For: time.Millisecond})
-	time.Sleep(2 * time.Millisecond)
+	time.Sleep(time.Until(set(Change{Edit: pids(400), Scope: Runtime, For: time.Millisecond}))) // the point is that this moment passes
 	if _, err := m.Repair(t.Context(), "web1"); err != nil {
 		t.Fatal(err)
 	}
@@ -337,18 +338,23 @@ func TestUnsavedChangesEndAndDoNotHideSavedOnes(t *testing.T) {
 func TestWhatIsSaidAgainLastsFromThenOn(t *testing.T) {
 	m, _ := placed(t, valid())
 	suspend(t, m, "web1")
-	for _, d := range []time.Duration{time.Millisecond, time.Hour} {
-		if _, err := m.Set(t.Context(), "web1", Change{Edit: pids(200), Scope: Runtime, For: d}); err != nil {
+	var ends []time.Time
+	for _, d := range []time.Duration{time.Minute, time.Hour} {
+		done, err := m.Set(t.Context(), "web1", Change{Edit: pids(200), Scope: Runtime, For: d})
+		if err != nil {
 			t.Fatal(err)
 		}
+		ends = append(ends, done.Until)
 	}
-	time.Sleep(2 * time.Millisecond)
-	if _, err := m.Repair(t.Context(), "web1"); err != nil {
-		t.Fatal(err)
+	c, st, err := m.read("web1")
+	if err != nil || len(st.Overlay) != 1 {
+		t.Fatalf("%+v, %v", st.Overlay, err)
 	}
-	info, err := m.Get(t.Context(), "web1")
-	if err != nil || info.Config.Limits.PIDs != 200 || len(info.State.Overlay) != 1 {
-		t.Errorf("%s, %+v, %v", info.Config.Limits, info.State.Overlay, err)
+	for i, want := range []int64{200, 100} { // after the first end, and after the second
+		then, err := overlaid(c, lasting(st.Overlay, ends[i]))
+		if err != nil || then.Limits.PIDs != want {
+			t.Errorf("after end %d: %s, %v", i+1, then.Limits, err)
+		}
 	}
 }
 
@@ -465,6 +471,7 @@ func TestAnAddressIsFoundInEveryNotation(t *testing.T) {
 	for written, asked := range map[string]string{
 		"fd00::7/128": "fd00::7/64", "FD00:0:0:0::0007/64": "fd00::7/128", "fd00:0:0:0:0:0:0:7/128": "fd00::7/128",
 		"fd00::ABCD/128": "fd00::abcd/128", "fd00::/128": "fd00::0/128", "10.0.0.77/24": "10.0.0.77/32",
+		"fd00::aBcD/128": "fd00::abcd/128", "64:ff9b::10.0.0.171/96": "64:ff9b::a00:ab/96",
 	} {
 		m, _ := placed(t, valid(), other())
 		raw, err := os.ReadFile(m.configFile("web2"))

@@ -68,7 +68,7 @@ func (l *Locked) settleOverlay(ctx context.Context) error {
 	if err == nil || errors.Is(err, ErrUndo) {
 		return err
 	}
-	l.m.log().Warn("settle", "container", l.Config.Name, "err", err)
+	l.m.log().Warn("a change that is over stays for now", "container", l.Config.Name, "err", err)
 	return nil
 }
 

@@ -141,12 +141,15 @@ func (r *takenReader) slurp(n int, name, path string) ([]byte, error) {
 }
 
 func mentions(text []byte, needles []string) bool {
-	return slices.ContainsFunc(needles, func(n string) bool { return bytes.Contains(text, []byte(n)) })
+	return slices.ContainsFunc(needles, func(n string) bool {
+		return bytes.Contains(text, []byte(n)) || strings.ContainsAny(n, "abcdef") && bytes.Contains(bytes.ToLower(text), []byte(n))
+	})
 }
 
 // needlesFor are texts of which a configuration with one of the addresses or
 // forwards of n has at least one, however an admin has written them: IPv6 has many
-// notations, of which the end before the prefix's length differs least.
+// notations, of which the end before the prefix's length differs least: hexadecimal
+// digits of either case, or as of IPv4 (RFC 4291, 2.2).
 func needlesFor(n Network) (out []string) {
 	for _, p := range n.Addresses() {
 		if p.Addr().Is4() {
@@ -155,7 +158,7 @@ func needlesFor(n Network) (out []string) {
 		}
 		b := p.Addr().As16()
 		last := strconv.FormatUint(uint64(b[14])<<8|uint64(b[15]), 16)
-		out = append(out, last+"/", strings.ToUpper(last)+"/")
+		out = append(out, last+"/", netip.AddrFrom4([4]byte(b[12:])).String()+"/")
 		if last == "0" {
 			out = append(out, ":/")
 		}

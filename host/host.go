@@ -251,7 +251,7 @@ func (h *Host) wire() {
 	h.Checkpoints = &checkpoint.Manager{
 		StateRoot: o.StateRoot, Containers: h.Containers, CRIU: h.CRIU, Log: o.Log, Trace: o.Trace,
 	}
-	h.Containers.Settle = h.Checkpoints.Settlers()
+	h.Containers.Settle, h.Containers.Needs = h.Checkpoints.Settlers(), h.Checkpoints.Needs
 	h.Containers.Settle["destroy"] = h.Checkpoints.DeleteAll
 }
 

@@ -86,7 +86,7 @@ type Forward struct {
 // hostLink is the name of the host's end: "ct", twelve digits of the uid, and
 // for all but index 0 one character, which makes it the 15 bytes a name may have.
 func (c Config) hostLink(index int) string {
-	name := "ct" + c.UID[:min(12, len(c.UID))]
+	name := tagOf(c.UID)
 	if index == 0 {
 		return name
 	}

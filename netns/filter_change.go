@@ -208,7 +208,7 @@ func (c *filterConn) owned(match func(tag string) bool) (owned, error) {
 			return o, err
 		}
 		for _, name := range names {
-			if tag := name[:min(len(name), len("ct")+12)]; match(tag) {
+			if tag := tagOfLink(name); match(tag) {
 				into[tag] = append(into[tag], name)
 			}
 		}

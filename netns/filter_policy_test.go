@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -46,7 +47,7 @@ func ruleset(t testing.TB) []string {
 			for i, r := range rules {
 				line := fmt.Sprintf("rule %s %s %d %s", name, c.Name, i, r.comment)
 				for _, e := range r.expressions() {
-					if kind := textOf(attribute(e, unix.NFTA_EXPR_NAME)); kind != "counter" {
+					if kind := text(attribute(e, unix.NFTA_EXPR_NAME)); kind != "counter" {
 						line += fmt.Sprintf(" %s %x", kind, attribute(e, unix.NFTA_EXPR_DATA))
 					}
 				}
@@ -359,4 +360,24 @@ func natEntries(conn *nftables.Conn) (entries map[netip.Addr]string, table bool,
 		}
 	}
 	return entries, true, nil
+}
+
+func TestAPacketFilterThatOthersKeepChangingIsGivenUpWithTheReason(t *testing.T) {
+	h := requireHost(t)
+	ct := newSpace(t, true)
+	c := config(1, "10.9.0.5/32")
+	plugged(t, h, ct, c)
+	c.Interfaces[0].Addresses = prefixes("10.9.0.5/32", "10.9.0.6/32")
+	tries := 0
+	busy := context.WithValue(ctx, faultKey{}, func(what string) error {
+		if what != "change the packet filter" {
+			return nil
+		}
+		tries++
+		return unix.EBUSY
+	})
+	if err := applyPolicy(busy, c); !errors.Is(err, unix.EBUSY) || tries != filterTries {
+		t.Errorf("after %d tries: %v", tries, err)
+	}
+	must(t, applyPolicy(ctx, c))
 }

@@ -65,8 +65,8 @@ func (c *filterConn) names(kind int, table *nftables.Table, prefix string) ([]st
 	_, err := c.dump(kind, table, "", 0, func() { out = nil }, func(attrs []byte) {
 		name := attribute(attrs, at)
 		// The chains of other tables of this family are listed too.
-		if bytes.HasPrefix(name, []byte(prefix)) && textOf(attribute(attrs, 1)) == table.Name {
-			out = append(out, textOf(name))
+		if bytes.HasPrefix(name, []byte(prefix)) && text(attribute(attrs, 1)) == table.Name {
+			out = append(out, text(name))
 		}
 	})
 	if err != nil {

@@ -141,10 +141,10 @@ func (c *filterConn) drops(chain chainOf) ([]Drop, error) {
 	}
 	var out []Drop
 	for _, r := range rules {
-		text, _ := userdata.GetString(r.comment, userdata.TypeComment)
-		reason := strings.TrimPrefix(text, chain.tag+" ")
+		note, _ := userdata.GetString(r.comment, userdata.TypeComment)
+		reason := strings.TrimPrefix(note, chain.tag+" ")
 		for _, e := range r.expressions() {
-			if textOf(attribute(e, unix.NFTA_EXPR_NAME)) != "counter" {
+			if text(attribute(e, unix.NFTA_EXPR_NAME)) != "counter" {
 				continue
 			}
 			i := slices.IndexFunc(out, func(d Drop) bool { return d.Reason == reason })

@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -90,7 +89,9 @@ func filterMessage(kind int, flags uint16, family nftables.TableFamily, attrs []
 // request sends messages, and hands the attributes of each answer to each; they
 // are valid only until it returns.
 func (c *filterConn) request(msg []byte, each func(attrs []byte)) error {
-	if err := unix.Sendto(c.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := retryInterrupted(func() error {
+		return unix.Sendto(c.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}); err != nil {
 		return err
 	}
 	intact := true
@@ -143,9 +144,9 @@ func answer(b []byte, intact bool) error {
 // has none; known says whether it is there. begin is called before each try.
 func (c *filterConn) dump(kind int, table *nftables.Table, name string, nameKind uint16, begin func(), each func(attrs []byte)) (known bool, err error) {
 	const tries = 10
-	attrs := appendString(nil, 1, table.Name) // 1 is the table, of every kind
+	attrs := appendTextTLV(nil, 1, table.Name) // 1 is the table, of every kind
 	if name != "" {
-		attrs = appendString(attrs, nameKind, name)
+		attrs = appendTextTLV(attrs, nameKind, name)
 	}
 	for range tries {
 		begin()
@@ -159,18 +160,6 @@ func (c *filterConn) dump(kind int, table *nftables.Table, name string, nameKind
 	}
 	return err == nil, err
 }
-
-func appendAttribute(b []byte, kind uint16, value []byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(value)))
-	b = append(binary.NativeEndian.AppendUint16(b, kind), value...)
-	return append(b, make([]byte, -len(value)&3)...)
-}
-
-func appendString(b []byte, kind uint16, s string) []byte {
-	return appendAttribute(b, kind, append([]byte(s), 0))
-}
-
-func textOf(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
 
 // generation counts the transactions of all processes; it stays the same as long
 // as nobody changes anything.

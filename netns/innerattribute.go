@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// attribute is one netlink attribute (struct nlattr): a length of two bytes
+// tlv is one netlink attribute (struct nlattr): a length of two bytes
 // with itself, a type, the data, padding to four bytes.
 type tlv struct {
 	kind uint16 // as it is on the wire, flags included
@@ -33,7 +33,7 @@ func parseTLVs(b []byte) ([]tlv, error) {
 			return nil, errAttributes
 		}
 		all = append(all, tlv{binary.NativeEndian.Uint16(b[2:]), b[attributeHeader:size]})
-		b = b[min(align4(size), len(b)):]
+		b = b[min(align(size), len(b)):]
 	}
 	return all, nil
 }
@@ -108,6 +108,4 @@ func findBig32(all []tlv, kind uint16) uint32 {
 	return 0
 }
 
-func align4(n int) int { return (n + 3) &^ 3 }
-
-func pad(b []byte) []byte { return append(b, 0, 0, 0)[:align4(len(b))] }
+func pad(b []byte) []byte { return append(b, 0, 0, 0)[:align(len(b))] }

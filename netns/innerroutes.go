@@ -146,7 +146,7 @@ func renumberHops(b []byte, number func(uint32) (uint32, error)) ([]byte, error)
 			}
 			binary.NativeEndian.PutUint32(rest[4:], n)
 		}
-		rest = rest[min(align4(size), len(rest)):]
+		rest = rest[min(align(size), len(rest)):]
 	}
 	return b, nil
 }

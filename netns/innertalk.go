@@ -203,7 +203,7 @@ func (t *talk) receive(each func(h nlHeader, data []byte) (done bool, err error)
 			}
 			h := nlHeader{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[8:])}
 			data := b[unix.SizeofNlMsghdr:size]
-			b = b[min(align4(size), len(b)):]
+			b = b[min(align(size), len(b)):]
 			if h.seq < t.first {
 				continue
 			}

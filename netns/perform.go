@@ -143,16 +143,9 @@ func (k *kernel) alterPair(c change) error {
 	if !ok {
 		return ErrNoLink
 	}
-	body := linkBody(unix.AF_UNSPEC, l.index, upFlag(c.to.up), unix.IFF_UP)
-	if c.from.mac != c.to.mac {
-		mac, err := net.ParseMAC(c.to.mac)
-		if err != nil {
-			return err
-		}
-		body = body.attr(unix.IFLA_ADDRESS, mac)
-	}
-	if c.from.mtu != c.to.mtu {
-		body = body.u32(unix.IFLA_MTU, c.to.mtu)
+	body, err := c.alterLink(l.index)
+	if err != nil {
+		return err
 	}
 	if c.from.bridge != c.to.bridge {
 		master := 0
@@ -180,6 +173,22 @@ func (k *kernel) alterPair(c change) error {
 		return errors.Join(err, k.alterPair(change{op: opAlter, item: c.item, from: shut, to: open}))
 	}
 	return nil
+}
+
+// alterLink begins the message that changes what both ends of a pair have.
+func (c change) alterLink(index int) (message, error) {
+	body := linkBody(unix.AF_UNSPEC, index, upFlag(c.to.up), unix.IFF_UP)
+	if c.from.mac != c.to.mac {
+		mac, err := net.ParseMAC(c.to.mac)
+		if err != nil {
+			return nil, err
+		}
+		body = body.attr(unix.IFLA_ADDRESS, mac)
+	}
+	if c.from.mtu != c.to.mtu {
+		body = body.u32(unix.IFLA_MTU, c.to.mtu)
+	}
+	return body, nil
 }
 
 // setPort opens or closes a bridge's port. That takes effect at once, where taking
@@ -211,21 +220,14 @@ func (k *kernel) performEnd(c change) error {
 	if !ok || c.op == opRemove {
 		return nil
 	}
-	body := linkBody(unix.AF_UNSPEC, l.index, upFlag(c.to.up), unix.IFF_UP)
+	body, err := c.alterLink(l.index)
+	if err != nil {
+		return err
+	}
 	if c.from.name != c.to.name {
 		body = body.str(unix.IFLA_IFNAME, c.to.name)
 	}
-	if c.from.mac != c.to.mac {
-		mac, err := net.ParseMAC(c.to.mac)
-		if err != nil {
-			return err
-		}
-		body = body.attr(unix.IFLA_ADDRESS, mac)
-	}
-	if c.from.mtu != c.to.mtu {
-		body = body.u32(unix.IFLA_MTU, c.to.mtu)
-	}
-	err := k.inside.ask(unix.RTM_NEWLINK, 0, body, nil)
+	err = k.inside.ask(unix.RTM_NEWLINK, 0, body, nil)
 	if errors.Is(err, unix.EBUSY) && c.from.name != c.to.name {
 		return fmt.Errorf("%w: kernels before 6.2 rename no link that is up: stop the container first", err)
 	}

@@ -63,11 +63,14 @@ func (k *kernel) performProxy(c change) error {
 	if err != nil {
 		return err
 	}
-	body := neighBody(familyOf(a), l.index, unix.NUD_PERMANENT, unix.NTF_PROXY).attr(unix.NDA_DST, a.AsSlice())
 	if c.op == opRemove {
-		return k.host.ask(unix.RTM_DELNEIGH, 0, body, nil)
+		return k.host.ask(unix.RTM_DELNEIGH, 0, proxyBody(a, l.index), nil)
 	}
-	return k.host.ask(unix.RTM_NEWNEIGH, replace, body.u8(attrNeighProtocol, RouteProtocol), nil)
+	return k.host.ask(unix.RTM_NEWNEIGH, replace, proxyBody(a, l.index).u8(attrNeighProtocol, RouteProtocol), nil)
+}
+
+func proxyBody(a netip.Addr, index int) message {
+	return neighBody(familyOf(a), index, unix.NUD_PERMANENT, unix.NTF_PROXY).attr(unix.NDA_DST, a.AsSlice())
 }
 
 // performHostRoute routes an address of the container, in one message from

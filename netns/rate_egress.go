@@ -42,25 +42,25 @@ func shapeEgress(h *netlink.Handle, link netlink.Link, bits int64) error {
 // shaperDevice finds the device or makes it.
 func shaperDevice(h *netlink.Handle, name string, mtu int) (netlink.Link, error) {
 	device, err := h.LinkByName(name)
-	if err == nil {
-		return device, checkShaper(device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = name, mtu
+		if err := h.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+			return nil, unsupported(fmt.Errorf("add link %s: %w", name, err), "ifb", "IFB", "limits of what a container sends")
+		}
+		device, err = h.LinkByName(name)
 	}
-	if !errors.As(err, new(netlink.LinkNotFoundError)) {
+	if err != nil {
 		return nil, fmt.Errorf("find link %s: %w", name, err)
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = name, mtu
-	if err := h.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, unsupported(fmt.Errorf("add link %s: %w", name, err), "ifb", "IFB", "limits of what a container sends")
+	if err := checkShaper(device); err != nil || device.Attrs().Flags&unix.IFF_UP != 0 {
+		return device, err
 	}
 	// Else the kernel would give it an address and send router solicitations.
 	if err := optionalSysctlStep("1", "ipv6", "conf", name, "disable_ipv6").do(); err != nil {
 		return nil, fmt.Errorf("switch IPv6 off on %s: %w", name, err)
 	}
-	if device, err = h.LinkByName(name); err != nil {
-		return nil, fmt.Errorf("find link %s: %w", name, err)
-	}
-	return device, checkShaper(device)
+	return device, nil
 }
 
 func checkShaper(device netlink.Link) error {
@@ -109,7 +109,7 @@ func (c *filterConn) redirects(link string, index int) (yes, exists bool, err er
 		return false, len(rules) > 0, err
 	}
 	exprs := rules[0].expressions()
-	if len(exprs) != 2 || textOf(attribute(exprs[1], unix.NFTA_EXPR_NAME)) != "fwd" {
+	if len(exprs) != 2 || text(attribute(exprs[1], unix.NFTA_EXPR_NAME)) != "fwd" {
 		return false, true, nil
 	}
 	yes, err = sameExpression(byte(guardTable.Family), deviceRegister(index), exprs[0])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -310,5 +311,24 @@ func TestALimitFitsTheLargestPacketsWhateverTheirSizeWas(t *testing.T) {
 				t.Errorf("MTU %d: %s is limited by %#v, want %#v", mtu, l.Attrs().Name, have, want)
 			}
 		}
+	}
+}
+
+// Whoever made the device was killed before it was ready.
+func TestADeviceThatWasLeftHalfMadeIsCompleted(t *testing.T) {
+	h := requireHost(t)
+	ct := newSpace(t, true)
+	c := config(1, "10.9.0.5/32")
+	link := plugged(t, h, ct, c)
+	name := shaperName(link.Attrs().Name)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	must(t, h.LinkAdd(&netlink.Ifb{LinkAttrs: attrs}))
+	must(t, applyRate(h, link, Rate{EgressBits: 1e6}))
+	if got, err := os.ReadFile(sysctlPath("ipv6", "conf", name, "disable_ipv6")); err != nil || strings.TrimSpace(string(got)) != "1" {
+		t.Errorf("disable_ipv6 is %q, %v", got, err)
+	}
+	if report, err := RateOf(ctx, link.Attrs().Name); err != nil || report.Egress == nil {
+		t.Errorf("%+v, %v", report, err)
 	}
 }

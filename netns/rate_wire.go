@@ -46,15 +46,15 @@ func (c *filterConn) replaceByForward(chain *nftables.Chain, to *expr.Immediate,
 	if err != nil {
 		return fmt.Errorf("encode rule: %w", err)
 	}
-	data := appendAttribute(nil, sourceDevice, binary.BigEndian.AppendUint32(nil, to.Register))
-	second := appendString(nil, unix.NFTA_EXPR_NAME, "fwd")
-	second = appendAttribute(second, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, data)
-	exprs := appendAttribute(nil, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, first)
-	exprs = appendAttribute(exprs, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, second)
+	data := appendTLV(nil, sourceDevice, binary.BigEndian.AppendUint32(nil, to.Register))
+	second := appendTextTLV(nil, unix.NFTA_EXPR_NAME, "fwd")
+	second = appendTLV(second, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, data)
+	exprs := appendTLV(nil, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, first)
+	exprs = appendTLV(exprs, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, second)
 
-	where := appendString(appendString(nil, unix.NFTA_RULE_TABLE, chain.Table.Name), unix.NFTA_RULE_CHAIN, chain.Name)
-	rule := appendAttribute(slices.Clip(where), unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
-	rule = appendAttribute(rule, unix.NFTA_RULE_USERDATA, note)
+	where := appendTextTLV(appendTextTLV(nil, unix.NFTA_RULE_TABLE, chain.Table.Name), unix.NFTA_RULE_CHAIN, chain.Name)
+	rule := appendTLV(slices.Clip(where), unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
+	rule = appendTLV(rule, unix.NFTA_RULE_USERDATA, note)
 	// All or nothing. Only the last message asks for an answer; the one before it
 	// answers when it fails.
 	return c.request(slices.Concat(

@@ -107,8 +107,7 @@ func (s *socket) reapProxies(known map[netip.Addr]bool) (removed []string, err e
 		if known[n.addr] {
 			continue
 		}
-		body := neighBody(familyOf(n.addr), n.index, unix.NUD_PERMANENT, unix.NTF_PROXY).attr(unix.NDA_DST, n.addr.AsSlice())
-		if err := s.ask(unix.RTM_DELNEIGH, 0, body, nil); err != nil && !isAbsent(err) {
+		if err := s.ask(unix.RTM_DELNEIGH, 0, proxyBody(n.addr, n.index), nil); err != nil && !isAbsent(err) {
 			return removed, fmt.Errorf("proxy entry %s: %w", n.addr, err)
 		}
 		removed = append(removed, "proxy entry "+n.addr.String())

@@ -102,7 +102,7 @@ func (k *kernel) subnetsAround(addrs []netip.Addr) ([]subnet, error) {
 	return out, nil
 }
 
-// hostLinkNamed finds a link of the host that is no container's.
+// hostLinkNamed finds a link of the host; none of that name is an ErrNoLink.
 func (k *kernel) hostLinkNamed(name string) (linkInfo, error) {
 	l, found, err := k.host.linkNamed(name)
 	if err == nil && !found {

@@ -114,7 +114,7 @@ func (k *kernel) keepAdvertisements() error {
 		if err != nil {
 			return err
 		}
-		if b[0] != '1' {
+		if strings.TrimSpace(string(b)) != "1" {
 			continue
 		}
 		if err := setHostWide(k.c.log(), "2", path); err != nil {

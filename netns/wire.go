@@ -125,12 +125,9 @@ func (s *socket) exchange(typ, flags uint16, body []byte, each func([]byte)) err
 }
 
 func (s *socket) send(msg []byte) error {
-	for {
-		err := unix.Sendto(s.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	return retryInterrupted(func() error {
+		return unix.Sendto(s.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	})
 }
 
 // receive returns the size of a datagram, 0 when it is not of the kernel.
@@ -230,11 +227,7 @@ func eachAttr(b []byte, do func(typ uint16, value []byte)) {
 type message []byte
 
 func (m message) attr(typ uint16, value []byte) message {
-	size := unix.SizeofRtAttr + len(value)
-	m = native.AppendUint16(m, uint16(size))
-	m = native.AppendUint16(m, typ)
-	m = append(m, value...)
-	return append(m, make([]byte, align(size)-size)...)
+	return appendTLV(m, typ, value)
 }
 
 func (m message) u32(typ uint16, v int) message {

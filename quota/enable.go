@@ -6,9 +6,9 @@ import (
 )
 
 // enableTop enables the controllers that cgroup2 has, for the groups on its top
-// level. One can be refused, as cpu is while there are realtime tasks (EINVAL,
-// sched(7)): then it fails only if needed names the limit that it is needed for.
-// Whatever else uses it does without, and finds its files absent.
+// level. One can be refused, as cpu is by some kernels while there are realtime tasks
+// (Documentation/admin-guide/cgroup-v2.rst, "CPU"): then it fails only if needed names
+// the limit that it is needed for. Whatever else uses it finds its files absent.
 func (g Group) enableTop(needed map[string]string) error {
 	if g.mounts.unified == "" {
 		return nil

@@ -202,16 +202,27 @@ func each(c *cli.Context, doing string, do func(ctx context.Context, s *session,
 		return err
 	}
 	return withHost(c, doing+" "+strings.Join(list, ", "), func(ctx context.Context, s *session) error {
-		all := manyError{of: len(list)}
-		for _, n := range list {
+		return inTurn(ctx, commandName(c), list, func(n string) error {
 			s.talk.say(doing + " " + n)
-			if err := do(ctx, s, n); err != nil {
-				all.errs = append(all.errs, err)
-			}
-			if ctx.Err() != nil {
-				break
-			}
-		}
-		return all.result()
+			return do(ctx, s, n)
+		})
 	})
+}
+
+// inTurn does the same to one after the other. When it is interrupted it says what it
+// did not come to.
+func inTurn(ctx context.Context, command string, list []string, do func(name string) error) error {
+	all := manyError{of: len(list)}
+	for _, n := range list {
+		err := ctx.Err()
+		if err != nil {
+			err = fmt.Errorf("%s %s: not begun: %w", command, n, err)
+		} else {
+			err = do(n)
+		}
+		if err != nil {
+			all.errs = append(all.errs, err)
+		}
+	}
+	return all.result()
 }

@@ -127,7 +127,7 @@ var codes = []struct {
 	{codeState, []error{container.ErrState, storage.ErrInUse}},
 	{codePermission, []error{host.ErrNotRoot}},
 	{codeUsage, []error{host.ErrRunRoot}},
-	{codeRefused, []error{checkpoint.ErrDamaged, checkpoint.ErrForeign, checkpoint.ErrUndumpable, runc.ErrExcess, quota.ErrUnsupported}},
+	{codeRefused, []error{checkpoint.ErrDamaged, checkpoint.ErrForeign, checkpoint.ErrUndumpable, runc.ErrExcess, quota.ErrUnsupported, container.ErrNoDiskLimit}},
 	{codeResource, []error{checkpoint.ErrNoRoom, storage.ErrNoSpace, netns.ErrAddressInUse, netns.ErrAddressTaken, netns.ErrPortInUse, container.ErrTaken, quota.ErrBelowUsage}},
 	{codeTimeout, []error{container.ErrTimeout, context.DeadlineExceeded}},
 	{codeInterrupted, []error{context.Canceled}},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -117,8 +118,12 @@ func networkEdits(c *cli.Context) (e edits, err error) {
 // nameEdits are those of names: the container's own, and who knows those of others.
 func nameEdits(c *cli.Context) (e edits, err error) {
 	if c.IsSet("dns") {
+		words, err := listOf(c, "dns")
+		if err != nil {
+			return nil, err
+		}
 		var servers []netip.Addr
-		for _, v := range listOf(c, "dns") {
+		for _, v := range words {
 			a, err := netip.ParseAddr(v)
 			if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
 				return nil, misuse(c, "--dns: %s is no address of a name server", quoteWord(v))
@@ -128,7 +133,10 @@ func nameEdits(c *cli.Context) (e edits, err error) {
 		e = append(e, func(cfg *container.Config) error { cfg.Network.DNS = servers; return nil })
 	}
 	if c.IsSet("search") {
-		domains := listOf(c, "search")
+		domains, err := listOf(c, "search")
+		if err != nil {
+			return nil, err
+		}
 		e = append(e, func(cfg *container.Config) error { cfg.Network.Search = domains; return nil })
 	}
 	if c.IsSet("hostname") && c.Command.Name == "set" {
@@ -138,17 +146,19 @@ func nameEdits(c *cli.Context) (e edits, err error) {
 	return e, nil
 }
 
-// listOf are the values of a flag that replaces a list; none empties it. Spaces
+// listOf are the values of a flag that replaces a list; none alone empties it. Spaces
 // part values, as in vzctl.
-func listOf(c *cli.Context, flag string) (out []string) {
-	for _, v := range c.StringSlice(flag) {
-		for _, w := range strings.Fields(v) {
-			if w != "none" {
-				out = append(out, w)
-			}
-		}
+func listOf(c *cli.Context, flag string) ([]string, error) {
+	words := strings.Fields(strings.Join(c.StringSlice(flag), " "))
+	switch {
+	case len(words) == 0: // a variable of a script that is not set
+		return nil, misuse(c, "--%s: is empty; none takes all of them away", flag)
+	case slices.Equal(words, []string{"none"}):
+		return nil, nil
+	case slices.Contains(words, "none"):
+		return nil, misuse(c, "--%s: none stands alone", flag)
 	}
-	return out
+	return words, nil
 }
 
 func valuesOf(c *cli.Context, flag string) []string {

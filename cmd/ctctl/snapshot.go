@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,7 +85,7 @@ func withSnapshot(c *cli.Context, count int, doing string, do func(ctx context.C
 
 func snapshotName(c *cli.Context, name string) error {
 	if checkpoint.CheckName(name) != nil {
-		return misuse(c, "%s is no snapshot name: use a-z, 0-9, '.', '_' and '-', 1 to 63 characters, beginning with a letter or digit", quoteWord(name))
+		return misuse(c, "%s is no snapshot name: use a-z, 0-9, '.', '_' and '-', 1 to 63 characters, beginning with a letter or digit, but not with suspend-, and not ending in .tmp", quoteWord(name))
 	}
 	return nil
 }
@@ -180,17 +181,17 @@ func runSnapshotList(c *cli.Context) error {
 		return err
 	}
 	return withHost(c, "listing", func(ctx context.Context, s *session) error {
-		list, current, err := s.Checkpoints.List(ctx, name)
-		if err != nil {
+		list, current, err := s.Checkpoints.List(ctx, name) // what can be read, and an error
+		s.talk.stop()
+		if err != nil && len(list) == 0 {
 			return err
 		}
-		s.talk.stop()
 		l := snapshotListing()
 		for _, mf := range list {
 			l.items = append(l.items, snapshotOf(mf, current))
 		}
 		l.items = asTree(l.items)
-		return emit(c, l)
+		return errors.Join(err, emit(c, l))
 	})
 }
 

@@ -175,8 +175,9 @@ func (s *session) view(ctx context.Context, i container.Info) containerView {
 		v.Unsaved = unsavedViews(i.State.Overlay)
 	}
 	v.Usage = s.usage(ctx, i)
-	if list, _, err := s.Checkpoints.List(ctx, c.Name); err == nil {
-		v.Snapshots = len(list)
+	list, _, err := s.Checkpoints.List(ctx, c.Name) // what can be read
+	if v.Snapshots = len(list); err != nil {
+		s.Options.Log.Debug("list snapshots", "container", c.Name, "err", err)
 	}
 	return v
 }
