@@ -228,7 +228,7 @@ func (l *Locked) MemoryBytes() (int64, error) {
 	}
 	var kib int64
 	for _, pid := range pids {
-		for _, f := range []string{"RssAnon", "RssShmem"} {
+		for _, f := range []string{"RssAnon", "RssShmem", "VmSwap"} {
 			var n int64
 			if _, err := fmt.Sscanf(procStatus(pid, f), "%d kB", &n); err == nil {
 				kib += n

@@ -328,29 +328,41 @@ func (l *Locked) carryOut(ctx context.Context, c change) error {
 			return nil
 		}
 	}
-	if uerr := undos.Unwind(ctx); uerr != nil { // the intent stays, for repair to settle
-		return errors.Join(err, fmt.Errorf("%w: %w", ErrUndo, uerr))
+	if uerr := undos.Unwind(ctx); uerr != nil {
+		err = errors.Join(err, fmt.Errorf("%w: %w", ErrUndo, uerr))
+	}
+	if errors.Is(err, ErrUndo) { // the intent stays, for repair to settle
+		return err
 	}
 	return errors.Join(err, l.finish())
 }
 
 // commit writes the new configuration, which from then on decides what the kernel
-// is to hold, and forgets the intent.
+// is to hold, and forgets the intent. An error is ErrUndo if the files may have it
+// all the same.
 func (l *Locked) commit(c change) error {
 	was, overlay := l.Config, l.State.Overlay
 	if digestOf(was) != digestOf(c.saved) {
 		l.Config = c.saved
 		if err := l.SaveConfig(); err != nil {
 			// The file may have the new one all the same.
-			l.Config = was
-			return errors.Join(err, l.SaveConfig())
+			return errors.Join(err, l.putConfigBack(was))
 		}
 	}
 	in := l.State.Intent
 	l.State.Overlay, l.State.Intent = c.overlay, nil
 	if err := l.SaveState(); err != nil {
-		l.Config, l.State.Overlay, l.State.Intent = was, overlay, in
-		return errors.Join(err, l.SaveConfig())
+		l.State.Overlay, l.State.Intent = overlay, in
+		return errors.Join(err, l.putConfigBack(was))
+	}
+	return nil
+}
+
+// putConfigBack writes the configuration that was before.
+func (l *Locked) putConfigBack(was Config) error {
+	l.Config = was
+	if err := l.SaveConfig(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUndo, err)
 	}
 	return nil
 }
