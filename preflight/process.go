@@ -141,9 +141,8 @@ func killed(status []byte) bool {
 // exiting reads a thread's flags, the ninth field of proc_pid_stat(5).
 func exiting(stat []byte) bool {
 	const flagExiting = 4 // PF_EXITING of linux/sched.h
-	_, rest, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(" "))
-	f := bytes.Fields(rest)
-	if !ok || len(f) < 7 {
+	f := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name before may have spaces
+	if len(f) < 7 || !bytes.Contains(stat, []byte(") ")) {
 		return false
 	}
 	flags, err := strconv.ParseUint(string(f[6]), 10, 64)
