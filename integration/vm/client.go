@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// defaultTimeout bounds a command that has no time limit of its own.
-	defaultTimeout = 2 * time.Minute
+	// defaultTimeout bounds a command that has no time limit of its own: an emulated
+	// machine on one that is busy with other things takes its time.
+	defaultTimeout = 10 * time.Minute
 	sendTimeout    = 30 * time.Second
 	// helloTimeout is for one try: what is sent to a guest that boots is lost.
 	helloTimeout = 2 * time.Second
@@ -29,7 +30,7 @@ type Command struct {
 	Env     []string // in addition to a root shell's
 	Dir     string
 	Stdin   string
-	Timeout time.Duration // 0: two minutes
+	Timeout time.Duration // 0: ten minutes
 	Output  io.Writer     // gets stdout and stderr while they come; may be nil
 }
 

@@ -133,16 +133,19 @@ func (g *guest) sh(t testing.TB, script string) string {
 	return r.Stdout
 }
 
+// patience is with what is a matter of moments on an idle machine.
+const patience = 5 * time.Minute
+
 // eventually waits until a shell script succeeds.
-func (g *guest) eventually(t testing.TB, limit time.Duration, script string) string {
+func (g *guest) eventually(t testing.TB, script string) string {
 	t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		r := g.try(t, Command{Args: []string{"bash", "-euo", "pipefail", "-c", script}})
 		if r.Code == 0 {
 			return r.Stdout
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v: exit code %d\n%s%s", script, limit, r.Code, r.Stdout, r.Stderr)
+			t.Fatalf("%s: not within %v: exit code %d\n%s%s", script, patience, r.Code, r.Stdout, r.Stderr)
 		}
 	}
 }

@@ -17,8 +17,8 @@ import (
 const qemu = "qemu-system-x86_64"
 
 // bootTimeout bounds what a machine takes from power on to an answer. Emulated on
-// an idle machine of two cores it is about twenty seconds.
-const bootTimeout = 6 * time.Minute
+// an idle machine of two cores it is about twenty seconds, on a busy one minutes.
+const bootTimeout = 15 * time.Minute
 
 // Config describes a machine. Name, Image and Dir are needed.
 type Config struct {

@@ -125,7 +125,7 @@ func TestThePackageInstallsAndWorks(t *testing.T) {
 func (g *guest) mainJob(t *testing.T) {
 	t.Helper()
 	g.sh(t, "ctctl create web --template full --ip auto --memory 512M -- redis-server --protected-mode no --save ''; ctctl start web")
-	g.eventually(t, time.Minute, "ctctl exec web -- redis-cli ping")
+	g.eventually(t, "ctctl exec web -- redis-cli ping")
 	g.sh(t, "ctctl exec web -- redis-cli set key old; ctctl snapshot create web good")
 	g.sh(t, "ctctl exec web -- redis-cli flushall; ctctl exec web -- rm -rf /usr/bin/redis-server")
 	g.sh(t, "ctctl rollback web good; ctctl suspend web; ctctl resume web")
@@ -142,7 +142,7 @@ func TestTheHostReboots(t *testing.T) {
 		{"onsusp", "--onboot", "suspend"}, {"onrun", "--onboot", ""}, {"susp", "", "suspend"}, {"run", "", ""},
 	} {
 		g.sh(t, fmt.Sprintf("ctctl create %s --template full %s -- redis-server --save ''; ctctl start %s", c.name, c.flags, c.name))
-		g.eventually(t, time.Minute, "ctctl exec "+c.name+" -- redis-cli set key "+c.name)
+		g.eventually(t, "ctctl exec "+c.name+" -- redis-cli set key "+c.name)
 		if c.after != "" {
 			g.sh(t, "ctctl "+c.after+" "+c.name)
 		}
@@ -159,7 +159,7 @@ func TestTheHostReboots(t *testing.T) {
 	}
 	g.sh(t, "ctctl resume susp; ctctl start run")
 	for name, want := range map[string]string{"onsusp": "onsusp", "susp": "susp", "onrun": "", "run": ""} {
-		if got := g.eventually(t, time.Minute, "ctctl exec "+name+" -- redis-cli get key"); strings.TrimSpace(got) != want {
+		if got := g.eventually(t, "ctctl exec "+name+" -- redis-cli get key"); strings.TrimSpace(got) != want {
 			t.Errorf("%s has %q in its memory, want %q", name, got, want)
 		}
 	}
@@ -184,7 +184,7 @@ func (g *guest) status(t testing.TB, name string) string {
 func TestThePackageIsUpgradedWhileContainersRun(t *testing.T) {
 	g := withPackage(t, Trixie)
 	g.sh(t, "ctctl create web --template full --restart always -- redis-server --save ''; ctctl start web")
-	g.eventually(t, time.Minute, "ctctl exec web -- redis-cli set key old")
+	g.eventually(t, "ctctl exec web -- redis-cli set key old")
 	g.sh(t, "ctctl snapshot create web before")
 	pid := g.sh(t, "pgrep -x redis-server")
 	g.sh(t, "DEBIAN_FRONTEND=noninteractive apt-get -q -y install "+packagesDir+"/ctctl_"+secondVersion+".deb")
@@ -199,7 +199,7 @@ func TestThePackageIsUpgradedWhileContainersRun(t *testing.T) {
 	}
 	g.sh(t, "ctctl exec web -- redis-cli set key new; ctctl snapshot create web after")
 	g.sh(t, "ctctl exec web -- sh -c 'kill 1; sleep 1d' || true")
-	g.eventually(t, time.Minute, "ctctl exec web -- redis-cli ping")
+	g.eventually(t, "ctctl exec web -- redis-cli ping")
 	for _, s := range []struct{ snapshot, want string }{{"before", "old"}, {"after", "new"}} {
 		g.sh(t, "ctctl rollback web "+s.snapshot)
 		if got := strings.TrimSpace(g.sh(t, "ctctl exec web -- redis-cli get key")); got != s.want {

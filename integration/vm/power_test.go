@@ -23,6 +23,9 @@ const (
 	// cutsEnv is another number of times, seedEnv repeats a run's moments.
 	cutsEnv = "CTCTL_VM_CUTS"
 	seedEnv = "CTCTL_TEST_SEED"
+	// maxPublished is after how many snapshots the power fails at the latest. Not
+	// after some time: on a busy machine nothing would have happened yet.
+	maxPublished = 5
 )
 
 // The loop that the power fails in. The container "main" has the same number in
@@ -51,17 +54,33 @@ func TestPowerFailsWhileContainersAreSnapshotted(t *testing.T) {
 	g := withTemplate(t)
 	r := rand.New(rand.NewPCG(seed(t), 0))
 	g.sh(t, "ctctl create main --template full -- redis-server --save ''; ctctl create other --template full -- redis-server --save ''")
+	g.bringUp(t)
+	pace := 4 * time.Second
 	for round := range cuts(t) {
-		g.sh(t, "for c in main other; do case $(ctctl status --format json $c | tr -d ' \\n') in *'\"status\":\"suspended\"'*) ctctl resume $c ;; *) ctctl start $c ;; esac; done")
-		for _, c := range []string{"main", "other"} {
-			g.eventually(t, time.Minute, "ctctl exec "+c+" -- redis-cli ping")
-		}
-		delay := time.Duration(2+r.Float64()*18) * time.Second
-		published := g.snapshotUntilPowerFails(t, round*1000, delay)
-		t.Logf("cut %d after %v, published %v", round+1, delay.Round(time.Millisecond), published)
+		after, later := r.IntN(maxPublished+1), r.Float64()
+		var published []string
+		published, pace = g.snapshotUntilPowerFails(t, round*1000, after, later, pace)
+		t.Logf("cut %d: %.2f of %v after %d snapshots, published %v", round+1, later, pace.Round(time.Millisecond), after, published)
 		g.powerOn(t)
 		g.wantSettled(t)
+		g.bringUp(t)
 		g.wantSnapshots(t, published)
+	}
+}
+
+// bringUp makes both containers serve, whatever they were doing before.
+func (g *guest) bringUp(t *testing.T) {
+	t.Helper()
+	for _, c := range []string{"main", "other"} {
+		switch status := g.status(t, c); status {
+		case "suspended":
+			g.sh(t, "ctctl resume "+c)
+		case "stopped":
+			g.sh(t, "ctctl start "+c)
+		default:
+			t.Fatalf("%s is %s", c, status)
+		}
+		g.eventually(t, "ctctl exec "+c+" -- redis-cli ping")
 	}
 }
 
@@ -93,12 +112,15 @@ func cuts(t testing.TB) int {
 	return powerCuts
 }
 
-// snapshotUntilPowerFails runs the loop and returns the snapshots that it reported.
-func (g *guest) snapshotUntilPowerFails(t *testing.T, from int, delay time.Duration) (published []string) {
+// snapshotUntilPowerFails runs the loop and returns the snapshots that it reported,
+// and how long one took. The power fails a part of that time after so many of them;
+// pace is how long one took the last time.
+func (g *guest) snapshotUntilPowerFails(t *testing.T, from, after int, part float64, pace time.Duration) ([]string, time.Duration) {
 	t.Helper()
 	var said lockedBuffer
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan Result, 1)
+	began := time.Now()
 	go func() {
 		r, err := g.Run(ctx, Command{
 			Args: []string{"bash", "-euo", "pipefail", "-c", powerLoop, "loop", strconv.Itoa(from)}, Timeout: time.Hour, Output: &said,
@@ -108,23 +130,27 @@ func (g *guest) snapshotUntilPowerFails(t *testing.T, from int, delay time.Durat
 		}
 		ended <- r
 	}()
-	select {
-	case r := <-ended:
-		cancel()
-		t.Fatalf("the loop ended by itself, exit code %d\n%s", r.Code, said.String())
-	case <-time.After(delay):
+	wait := func(d time.Duration) {
+		select {
+		case r := <-ended:
+			cancel()
+			t.Fatalf("the loop ended by itself, exit code %d\n%s", r.Code, said.String())
+		case <-time.After(d):
+		}
 	}
+	for len(said.published()) < after {
+		wait(10 * time.Millisecond)
+	}
+	if after > 0 {
+		pace = time.Since(began) / time.Duration(after)
+	}
+	wait(time.Duration(part * float64(pace)))
 	if err := g.PowerCut(); err != nil {
 		t.Fatal(err)
 	}
 	cancel()
 	<-ended
-	for line := range strings.Lines(said.String()) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "published "); ok && strings.HasSuffix(line, "\n") {
-			published = append(published, name)
-		}
-	}
-	return published
+	return said.published(), pace
 }
 
 // powerOn boots the machine with what is on its disk.
@@ -169,7 +195,7 @@ func (g *guest) wantSnapshots(t *testing.T, published []string) {
 			t.Errorf("rolled back to %s, memory and file say %q", name, got)
 		}
 	}
-	g.sh(t, "ctctl stop main; for s in $(ctctl snapshot list main --format ids); do ctctl snapshot delete main $s; done")
+	g.sh(t, "for s in $(ctctl snapshot list main --format ids); do ctctl snapshot delete main $s; done")
 }
 
 // lockedBuffer can be read while it is written to.
@@ -188,4 +214,14 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// published are the snapshots that the loop has reported.
+func (b *lockedBuffer) published() (names []string) {
+	for line := range strings.Lines(b.String()) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "published "); ok && strings.HasSuffix(line, "\n") {
+			names = append(names, name)
+		}
+	}
+	return names
 }

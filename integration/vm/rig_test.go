@@ -33,7 +33,7 @@ func TestAMachineCanBeLedThroughAllThatHappensToMachines(t *testing.T) {
 	if _, err := g.Run(ctx, Command{Args: []string{"sleep", "1h"}, Timeout: 2 * time.Second}); !errors.Is(err, ErrNoAnswer) {
 		t.Errorf("a command that takes too long: %v", err)
 	}
-	g.eventually(t, time.Minute, "! pgrep -x sleep")
+	g.eventually(t, "! pgrep -x sleep")
 
 	if err := g.Freeze(); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func (g *guest) plugAndFill(t *testing.T) {
 	if err := g.Plug(Disk{Path: small, Serial: "small", Writable: true}); err != nil {
 		t.Fatal(err)
 	}
-	g.eventually(t, time.Minute, "test -e /dev/disk/by-id/virtio-small")
+	g.eventually(t, "test -e /dev/disk/by-id/virtio-small")
 	g.sh(t, "mount /dev/disk/by-id/virtio-small /mnt; grep hello /mnt/hello; ! dd if=/dev/zero of=/mnt/full bs=1M; umount /mnt")
 	if err := g.Throttle(2 << 20); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestTwoMachinesOnASwitch(t *testing.T) {
 	}
 	a, b := pair[0], pair[1]
 	reach := "ping -c 1 -W 5 192.0.2.2"
-	a.eventually(t, time.Minute, reach)
+	a.eventually(t, reach)
 	a.sh(t, "tc qdisc add dev data root netem delay 300ms; ping -c 1 -W 9 192.0.2.2 | grep -E 'time=[3-9][0-9][0-9]|time=[0-9]{4}'; tc qdisc del dev data root")
 
 	if err := s.Pull(t.Context(), b.Cables[0]); err != nil {
@@ -153,16 +153,16 @@ func TestTwoMachinesOnASwitch(t *testing.T) {
 	if err := s.Connect(t.Context(), b.Cables[0]); err != nil {
 		t.Fatal(err)
 	}
-	a.eventually(t, time.Minute, reach)
+	a.eventually(t, reach)
 	if err := b.SetLink(0, false); err != nil {
 		t.Fatal(err)
 	}
-	b.eventually(t, time.Minute, "ip link show data | grep NO-CARRIER")
+	b.eventually(t, "ip link show data | grep NO-CARRIER")
 	a.sh(t, "! "+reach)
 	if err := b.SetLink(0, true); err != nil {
 		t.Fatal(err)
 	}
-	a.eventually(t, time.Minute, reach)
+	a.eventually(t, reach)
 }
 
 // address names the interface of a cable "data" and gives it an address.

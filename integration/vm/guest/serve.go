@@ -36,10 +36,18 @@ func serve() error {
 	}
 	defer port.Close()
 	s := &server{port: port, running: map[uint64]int{}}
-	go s.send(wire.Reply{}) // waits until there is somebody to tell
+	told := make(chan struct{})
+	go func() {
+		s.send(wire.Reply{}) // waits until there is somebody to tell
+		close(told)
+	}()
+	answer := func(r wire.Request) {
+		<-told // or the rig would believe that it has booted once more
+		s.handle(r)
+	}
 	for {
 		// Ends whenever the rig closes its end.
-		if err := wire.Receive(port, func(r wire.Request) { go s.handle(r) }); !errors.Is(err, io.EOF) {
+		if err := wire.Receive(port, func(r wire.Request) { go answer(r) }); !errors.Is(err, io.EOF) {
 			return err
 		}
 		time.Sleep(reconnect)
