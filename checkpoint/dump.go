@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -20,8 +19,6 @@ import (
 
 const (
 	defaultDeadline = 60 * time.Second
-	dumpTries       = 6
-	retryPause      = 100 * time.Millisecond
 	roomMargin      = 10 // percent above the estimate
 )
 
@@ -43,6 +40,7 @@ type cut struct {
 	// no image.
 	network *netns.Recorder
 	inner   netns.Inner
+	tree    quota.Tree // what the container has made of its own cgroup
 }
 
 // take dumps the container's processes into c.dir and fills in the manifest. On
@@ -51,7 +49,7 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 	if c.group, err = c.l.Group(); err != nil {
 		return err
 	}
-	if err := c.checkRoom(); err != nil {
+	if err := errors.Join(c.checkRoom(), c.group.CheckTree()); err != nil {
 		return err
 	}
 	if err := c.preflight(ctx); err != nil {
@@ -65,23 +63,7 @@ func (c *cut) take(ctx context.Context, mf *Manifest) (err error) {
 			return err
 		}
 	}
-	for try := 1; ; try++ {
-		c.skipInFlight = try > dumpTries/2
-		if err = c.once(ctx, mf); err == nil {
-			return nil
-		}
-		var ce *criu.Error
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return err
-		}
-		// After a deadline it stood still long enough.
-		last := try == dumpTries || errors.Is(err, criu.ErrDeadline) || ctx.Err() != nil
-		if last || !errors.As(err, &ce) || !ce.Transient() {
-			return &DumpError{Tries: try, Err: err}
-		}
-		c.m.log().Info("dump again", "container", c.l.Config.Name, "try", try, "err", err)
-		time.Sleep(retryPause)
-	}
+	return c.tryAgain(ctx, mf)
 }
 
 // checkRoom refuses before anything is frozen.
@@ -251,8 +233,8 @@ func (c *cut) notify(mf *Manifest) criu.Notify {
 		case criu.EventPostDump:
 			// The tasks are stopped and CRIU's own files (names it gave to deleted
 			// files) are still there: the one moment at which disk and memory agree.
-			if mf.Cgroups, err = c.group.Tree(); err != nil {
-				return fmt.Errorf("record the cgroups: %w", err)
+			if c.tree, err = c.group.Tree(c.l.Config.CgroupIDs()); err != nil {
+				return err
 			}
 			if c.inner, err = c.network.Capture(ctx); err != nil {
 				return fmt.Errorf("record what was configured inside: %w", err)
@@ -304,35 +286,4 @@ func (c *cut) discard(ctx context.Context) error {
 		return nil
 	}
 	return c.l.Volumes().Delete(context.WithoutCancel(ctx), c.volume)
-}
-
-// writeNetwork puts what was configured inside beside the images.
-func (c *cut) writeNetwork(images string) error {
-	if missing := c.inner.Missing; len(missing) > 0 {
-		c.m.log().Warn("of the network configured inside these do not come back", "container", c.l.Config.Name, "missing", missing)
-	}
-	if c.inner.Empty() {
-		return nil
-	}
-	b, err := json.Marshal(c.inner)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(images, container.NetworkFile), b, 0o600)
-}
-
-func (c *cut) seal(ctx context.Context, mf *Manifest) error {
-	start := time.Now()
-	defer func() { c.m.trace("digests", start) }()
-	images := filepath.Join(c.dir, imagesDir)
-	if err := criu.RearmTimers(images); err != nil {
-		return err
-	}
-	if err := c.writeNetwork(images); err != nil {
-		return err
-	}
-	if err := criu.MakeReadable(images); err != nil {
-		return err
-	}
-	return mf.seal(context.WithoutCancel(ctx), c.dir)
 }

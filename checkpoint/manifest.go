@@ -14,7 +14,6 @@ import (
 
 	"github.com/ctctl/ctctl/container"
 	"github.com/ctctl/ctctl/internal/statefile"
-	"github.com/ctctl/ctctl/quota"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,12 +35,15 @@ type Manifest struct {
 	Overlay []container.Layer `json:"overlay,omitempty"`
 
 	Runtime json.RawMessage `json:"runtime,omitempty"` // libcontainer's description, opaque
-	Cgroups []quota.Dir     `json:"cgroups,omitempty"`
+	Cgroups json.RawMessage `json:"cgroups,omitempty"` // of older images, of no use; see container.CgroupFile
 	Files   []File          `json:"files,omitempty"`
 	Kernel  string          `json:"kernel,omitempty"`
 	CRIU    string          `json:"criu,omitempty"`
 	Frozen  time.Duration   `json:"frozenNs,omitempty"` // how long the container stood still
 	Pages   uint64          `json:"pages,omitempty"`    // of memory, written
+	// Tries is how many dumps it took, Retried why those before the last failed.
+	Tries   int      `json:"tries,omitempty"`
+	Retried []string `json:"retried,omitempty"`
 }
 
 // File is one image file. The digest of a file of up to 16 MiB is that of its

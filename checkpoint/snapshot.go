@@ -140,7 +140,7 @@ func (m *Manager) copySuspended(ctx context.Context, c *cut, mf *Manifest) error
 	if err := linkFiles(filepath.Join(from, imagesDir), filepath.Join(c.dir, imagesDir), src.Files); err != nil {
 		return err
 	}
-	mf.Memory, mf.Runtime, mf.Cgroups, mf.Files = true, src.Runtime, src.Cgroups, src.Files
+	mf.Memory, mf.Runtime, mf.Files = true, src.Runtime, src.Files
 	mf.Kernel, mf.CRIU, mf.Pages = src.Kernel, src.CRIU, src.Pages
 	disk := c.l.State.Volume
 	if src.Volume != "" {

@@ -14,6 +14,7 @@ import (
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/profile"
 	"github.com/ctctl/ctctl/quota"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	UserNS  string       `json:"userns"` // auto or host
 	Limits  quota.Limits `json:"limits"`
 	Network Network      `json:"network"`
+
+	Profile Profile `json:"profile,omitzero"`
 
 	Onboot      bool   `json:"onboot,omitempty"`
 	Restart     string `json:"restart,omitempty"`            // no (default), on-failure, always
@@ -108,6 +111,8 @@ func (c Config) Validate() error {
 		return bad("userns", "%q is neither auto nor host", c.UserNS)
 	case !slices.Contains([]string{"", "no", "on-failure", "always"}, c.Restart):
 		return bad("restart", "%q is none of no, on-failure, always", c.Restart)
+	case !slices.Contains([]string{"", "on", "off"}, c.Profile.Checkpointable):
+		return bad("profile.checkpointable", "%q is neither on nor off", c.Profile.Checkpointable)
 	case c.StopTimeout < 0:
 		return bad("stopTimeoutSeconds", "must not be negative")
 	case c.Workdir != "" && !path.IsAbs(c.Workdir):
@@ -127,6 +132,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := c.stopSignal(); err != nil {
 		return bad("stopSignal", "%v", err)
+	}
+	if err := profile.CheckWithout(c.Profile.Without); err != nil {
+		return bad("profile.without", "%v", err)
 	}
 	if err := c.Limits.Validate(); err != nil {
 		return bad("limits", "%v", err)

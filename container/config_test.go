@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/profile"
 	"github.com/ctctl/ctctl/quota"
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/sys/mountinfo"
@@ -35,6 +36,8 @@ func TestValidateNamesTheFieldThatIsWrong(t *testing.T) {
 		{"restart", func(c *Config) { c.Restart = "sometimes" }},
 		{"stopTimeoutSeconds", func(c *Config) { c.StopTimeout = -1 }},
 		{"stopSignal", func(c *Config) { c.StopSignal = "SIGNOPE" }},
+		{"profile.checkpointable", func(c *Config) { c.Profile.Checkpointable = "maybe" }},
+		{"profile.without", func(c *Config) { c.Profile.Without = []string{"no-io-uring", "no-such-entry"} }},
 		{"workdir", func(c *Config) { c.Workdir = "srv" }},
 		{"command", func(c *Config) { c.Command = nil }},
 		{"command[0]", func(c *Config) { c.Command = []string{""} }},
@@ -54,6 +57,12 @@ func TestValidateNamesTheFieldThatIsWrong(t *testing.T) {
 		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), ": "+tt.want+": ") {
 			t.Errorf("want an error of field %s, got %v", tt.want, err)
 		}
+	}
+}
+
+func TestTheDelegatedCgroupHasOneName(t *testing.T) {
+	if profile.Leaf != quota.Own {
+		t.Errorf("the profile has %q, quota %q", profile.Leaf, quota.Own)
 	}
 }
 

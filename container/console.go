@@ -139,7 +139,8 @@ func (c *console) reopened(master *os.File) bool {
 		err := raw.Control(func(fd uintptr) {
 			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 			_, _ = unix.Poll(p, 0) // an error shows as no events
-			closed = p[0].Revents&unix.POLLHUP != 0
+			// What was written by somebody who has left again is there to be read.
+			closed = p[0].Revents&(unix.POLLHUP|unix.POLLIN) == unix.POLLHUP
 		})
 		if err != nil {
 			return false

@@ -27,6 +27,7 @@ type CreateOptions struct {
 	Auto      bool // give automatic addresses, v4 and v6, masqueraded to the outside
 	Limits    quota.Limits
 	UserNS    string // auto
+	Profile   Profile
 	Onboot    bool
 	Restart   string
 	Env       []string
@@ -205,7 +206,7 @@ func (m *Manager) newConfig(name string, ctid uint32, o CreateOptions, src Sourc
 	c := Config{
 		Name: name, UID: newUID(), CTID: ctid, Created: time.Now().UTC().Truncate(time.Second), Template: o.Template,
 		Hostname: o.Hostname, Command: o.Command, Init: src.Init, Env: o.Env, Workdir: o.Workdir,
-		UserNS: o.UserNS, Limits: o.Limits, Onboot: o.Onboot, Restart: o.Restart,
+		UserNS: o.UserNS, Profile: o.Profile, Limits: o.Limits, Onboot: o.Onboot, Restart: o.Restart,
 	}
 	if c.Hostname == "" {
 		c.Hostname = name

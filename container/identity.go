@@ -9,7 +9,7 @@ import (
 )
 
 // identify writes what tells a new container from its template: /etc/hostname,
-// /etc/hosts. The root is hostile (a template may hold any symlink), so files
+// /etc/hosts, ssh host keys. The root is hostile (a template may hold any symlink), so files
 // are opened below it and nowhere else, and a root without /etc is left alone.
 func identify(volume string, c Config) error {
 	root, err := unix.Open(volume, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -31,17 +31,24 @@ func identify(volume string, c Config) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if err := giveHostKeys(root, "root@"+c.Hostname); err != nil {
+		return fmt.Errorf("ssh host keys: %w", err)
+	}
 	return nil
 }
 
-// writeIn makes a file say the text. What is there is looked at before it is opened:
-// with some devices opening is an act already (a watchdog starts, a tape rewinds).
-func writeIn(root int, name, text string) error {
+// writeIn makes a file say the text, with mode 0644 if it was not there.
+func writeIn(root int, name, text string) error { return writeModeIn(root, name, text, 0o644) }
+
+// writeModeIn makes a file say the text. What is there is looked at before it is
+// opened: with some devices opening is an act already (a watchdog starts, a tape
+// rewinds). mode is for a file that was not there.
+func writeModeIn(root int, name, text string, mode uint64) error {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	fd, err := openBelow(root, name, how)
 	if errors.Is(err, unix.ENOENT) { // it is new, or a link that leads to where a file can be made
 		how.Flags = unix.O_WRONLY | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
-		how.Mode = 0o644
+		how.Mode = mode
 		if fd, err = openBelow(root, name, how); err == nil {
 			return writeTo(os.NewFile(uintptr(fd), name), text)
 		}

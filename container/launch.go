@@ -17,6 +17,7 @@ import (
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/profile"
 	"github.com/ctctl/ctctl/quota"
 	"golang.org/x/sys/unix"
 )
@@ -44,18 +45,20 @@ type LaunchOptions struct {
 
 // launchRequest is what the supervisor is told, over a socket on descriptor 3.
 type launchRequest struct {
-	Launch    string       `json:"launch"`
-	Adopt     bool         `json:"adopt,omitempty"` // init runs already
-	StateRoot string       `json:"stateRoot"`
-	RunRoot   string       `json:"runRoot"`
-	Name      string       `json:"name"`
-	UID       string       `json:"uid"`
-	Volume    string       `json:"volume"` // directory
-	Spec      runc.Spec    `json:"spec"`
-	Limits    quota.Limits `json:"limits"`
-	Net       netns.Config `json:"net"`
-	CRIU      string       `json:"criu"`
-	Image     *Image       `json:"image,omitempty"`
+	Launch    string    `json:"launch"`
+	Adopt     bool      `json:"adopt,omitempty"` // init runs already
+	StateRoot string    `json:"stateRoot"`
+	RunRoot   string    `json:"runRoot"`
+	Name      string    `json:"name"`
+	UID       string    `json:"uid"`
+	Volume    string    `json:"volume"` // directory
+	Spec      runc.Spec `json:"spec"`   // but for its profile, which depends on what is in Volume
+	// Profile says what of the profile is wanted.
+	Profile profile.Options `json:"profile"`
+	Limits  quota.Limits    `json:"limits"`
+	Net     netns.Config    `json:"net"`
+	CRIU    string          `json:"criu"`
+	Image   *Image          `json:"image,omitempty"`
 	// CommitStep in the state says that the caller has committed, should it die
 	// before it can say so.
 	CommitStep string        `json:"commitStep,omitempty"`
@@ -180,7 +183,8 @@ func (l *Locked) request(o LaunchOptions) launchRequest {
 	return launchRequest{
 		Launch: newUID(), StateRoot: l.m.StateRoot, RunRoot: l.m.RunRoot, Name: l.Config.Name, UID: l.Config.UID,
 		Volume: l.m.Volumes.Path(o.Volume), Spec: l.spec(), Net: now.netConfig(), Limits: now.Limits,
-		CRIU: l.m.CRIU.Binary, Image: o.Image, CommitStep: o.CommitStep, Timeout: o.Timeout,
+		Profile: now.Profile.options(),
+		CRIU:    l.m.CRIU.Binary, Image: o.Image, CommitStep: o.CommitStep, Timeout: o.Timeout,
 	}
 }
 

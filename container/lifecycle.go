@@ -126,17 +126,22 @@ func (l *Locked) ask(ctx context.Context, run *Run, sig syscall.Signal) error {
 	if err := g.Thaw(); err != nil {
 		return err
 	}
+	takes := false
 	if sig == 0 {
-		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", run.PID))
-		if err != nil {
-			return ignoreAbsent(err)
+		init := program(run.PID)
+		if init == "" || init == "systemd-shutdown" { // it has just ended, or is about to
+			return nil
 		}
-		sig = usualStop(l.Config.System(), filepath.Base(exe))
+		sig = usualStop(l.Config.System(), init)
+		takes = l.Config.System() // an init that is known to
+		if init == "systemd" {
+			awaitHandler(ctx, run.PID, sig)
+		}
 	}
 	if sig == 0 {
 		return l.powerOff(ctx)
 	}
-	if catches(run.PID, sig) {
+	if takes || catches(run.PID, sig) {
 		return ignoreGone(unix.Kill(run.PID, sig))
 	}
 	pids, err := g.PIDs()
@@ -207,10 +212,25 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// catches reads whether a process has a handler for sig (SigCgt in proc(5)).
+// catches reads whether a process gets to know of sig: it has a handler, or blocks
+// it to read it from a signalfd(2) (SigCgt and SigBlk in proc(5)). One that waits in
+// sigwait(3) is not recognised: meanwhile the kernel shows the signal as not blocked.
 func catches(pid int, sig syscall.Signal) bool {
-	mask, err := strconv.ParseUint(procStatus(pid, "SigCgt"), 16, 64)
-	return err == nil && mask&(1<<(uint(sig)-1)) != 0
+	for _, field := range []string{"SigCgt", "SigBlk"} {
+		mask, err := strconv.ParseUint(procStatus(pid, field), 16, 64)
+		if err == nil && mask&(1<<(uint(sig)-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitHandler waits for an init that has just been executed: until it has set itself
+// up, the kernel drops the signals that it will take.
+func awaitHandler(ctx context.Context, pid int, sig syscall.Signal) {
+	for ctx.Err() == nil && startTime(pid) != 0 && !catches(pid, sig) {
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // waitGone waits until a process has ended.

@@ -36,7 +36,7 @@ func (m *masters) add(files []*os.File) error {
 // complete finds the console among the masters while the tasks are still
 // stopped. When no process had it open CRIU restored none, and what is mounted on
 // /dev/console is dead: then it is made anew.
-func (m *masters) complete(pid int, ids *runc.IDRange, log *slog.Logger) error {
+func (m *masters) complete(pid int, pids []int, ids *runc.IDRange, log *slog.Logger) error {
 	index, err := runc.ConsoleIndex(pid)
 	if err != nil {
 		return fmt.Errorf("console: %w", err)
@@ -51,9 +51,12 @@ func (m *masters) complete(pid int, ids *runc.IDRange, log *slog.Logger) error {
 			return nil
 		}
 	}
-	m.console, err = runc.NewConsole(pid, ids)
-	if err != nil { // what the container did to its /dev is no reason not to restore it
+	m.console, err = runc.NewConsole(pid, pids, ids)
+	switch { // what the container did to its /dev is no reason not to restore it
+	case m.console == nil:
 		log.Warn("no console", "err", err)
+	case err != nil:
+		log.Warn("not every service has the console", "err", err)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/netns"
+	"github.com/ctctl/ctctl/profile"
 	"github.com/ctctl/ctctl/quota"
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +29,7 @@ type supervisor struct {
 	group   quota.Group
 	log     *slog.Logger
 	console *console
+	notices *net.UnixConn // where init tells that it has booted
 	phases  []phase
 	// conn leads to the caller until it was answered.
 	conn net.Conn
@@ -174,6 +176,9 @@ func (s *supervisor) bringUp(ctx context.Context, req launchRequest) (*instance,
 	s.phase("root", start)
 	var inst *instance
 	var err error
+	if req.Spec.Profile, err = req.profile(); err != nil {
+		return nil, errors.Join(err, s.unmountRoot())
+	}
 	if req.Image == nil {
 		inst, err = s.start(ctx, req)
 	} else {
@@ -183,6 +188,23 @@ func (s *supervisor) bringUp(ctx context.Context, req launchRequest) (*instance,
 		return nil, errors.Join(err, s.unmountRoot())
 	}
 	return inst, nil
+}
+
+// profile looks at what the container's root has as init.
+func (r launchRequest) profile() (profile.Profile, error) {
+	return profileOf(r.Volume, r.Spec, r.Profile)
+}
+
+// delegate gives init's own cgroup to the container's root.
+func (s *supervisor) delegate(req launchRequest) error {
+	if !req.Spec.Profile.Delegate {
+		return nil
+	}
+	root := uint32(0)
+	if req.Spec.IDs != nil {
+		root = req.Spec.IDs.Base
+	}
+	return s.group.Delegate(root, root)
 }
 
 // unmountRoot is idempotent; a supervisor that adopted its container never
@@ -197,18 +219,25 @@ func (s *supervisor) unmountRoot() error {
 
 func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance, err error) {
 	began := time.Now()
+	if notifies(req.Spec) {
+		req.Spec.Env = withNotify(req.Spec.Env)
+	}
 	in, err := runc.Start(req.Spec)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.group.Remove(ctx))
 	}
 	s.phase("namespaces", began)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, in.Abandon(), netns.Leave(context.WithoutCancel(ctx), req.Net, false))
+			clean := context.WithoutCancel(ctx)
+			err = errors.Join(err, in.Abandon(), s.group.Remove(clean), netns.Leave(clean, req.Net, false))
 		}
 	}()
 	began = time.Now()
-	if err := s.group.Apply(req.Limits); err != nil {
+	if err := s.delegate(req); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.group.Apply(req.Limits), s.group.BoundTree()); err != nil {
 		return nil, err
 	}
 	s.phase("limits", began)
@@ -227,6 +256,11 @@ func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance,
 	if err := s.record(in.PID); err != nil {
 		return nil, err
 	}
+	if notifies(req.Spec) {
+		if err := s.hearBoot(in.PID); err != nil { // then it is asked
+			s.log.Warn("no notification of the boot", "err", err)
+		}
+	}
 	if err := in.Exec(); err != nil {
 		return nil, err
 	}
@@ -243,7 +277,11 @@ func (s *supervisor) start(ctx context.Context, req launchRequest) (_ *instance,
 // record writes run.json, from which on the container counts as running.
 func (s *supervisor) record(pid int) error {
 	// A mark that an operation left on an earlier life does not hold for this one.
-	if err := ignoreAbsent(os.Remove(s.m.leavingFile(s.req.UID))); err != nil {
+	err := errors.Join(
+		ignoreAbsent(os.Remove(s.m.leavingFile(s.req.UID))),
+		ignoreAbsent(os.Remove(s.m.readyFile(s.req.UID))),
+	)
+	if err != nil {
 		return err
 	}
 	r := Run{
@@ -288,6 +326,7 @@ func (s *supervisor) discard(inst *instance) {
 
 // teardown removes what a run leaves in the kernel and in the run root.
 func (s *supervisor) teardown(ctx context.Context, blackhole bool) error {
+	s.endNotices()
 	if s.console != nil {
 		s.console.close()
 		s.console = nil

@@ -70,6 +70,7 @@ func (s *supervisor) again(ctx context.Context) (_ *instance, err error) {
 		}
 	}
 	s.req.Spec, s.req.Net, s.req.Limits = l.spec(), l.Config.netConfig(), l.Config.Limits
+	s.req.Profile = l.Config.Profile.options()
 	inst, err := s.bringUp(ctx, s.req)
 	if err != nil {
 		return nil, err

@@ -34,11 +34,16 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 	if err := os.MkdirAll(work, 0o711); err != nil {
 		return nil, err
 	}
+	cgroups, err := s.makeCgroups(req, rt)
+	if err != nil {
+		clean := context.WithoutCancel(ctx)
+		return nil, errors.Join(err, rt.Undo(), s.group.Remove(clean))
+	}
 	masters := new(masters)
 	worker := 0
 	pid, stats, err := s.m.CRIU.Restore(ctx, criu.RestoreOptions{
 		Images: req.Image.Dir, Work: work, Root: req.Spec.Rootfs, TCPClose: req.Image.TCPClose, OwnNetNS: true,
-		External: rt.External(), CgroupRootsFromSelf: true, Sibling: true, Deadline: req.Timeout,
+		External: rt.External(), CgroupRootsFromSelf: true, CgroupRoots: cgroups.roots(), Sibling: true, Deadline: req.Timeout,
 		Place: func(pid int) error {
 			worker = pid
 			if err := rt.Place(pid); err != nil {
@@ -48,8 +53,11 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 		},
 		Kill: func() error { return s.group.KillAll(ctx) },
 		Notify: func(ctx context.Context, ev criu.Event) error {
-			if ev.Script == criu.EventPreResume {
-				return errors.Join(s.complete(rt, req, masters), s.holdStill(worker))
+			switch ev.Script {
+			case criu.EventPostSetupNamespaces:
+				return cgroups.enable()
+			case criu.EventPreResume:
+				return errors.Join(s.complete(rt, req, masters), cgroups.set(), s.holdStill(worker))
 			}
 			return s.onRestore(ctx, req, rt, ev, masters)
 		},
@@ -61,6 +69,7 @@ func (s *supervisor) restore(ctx context.Context, req launchRequest) (*instance,
 		return nil, errors.Join(err, netns.Leave(clean, req.Net, true), s.group.KillAll(clean), rt.Undo(), s.group.Remove(clean))
 	}
 	s.phase("restore", began)
+	cgroups.clear(ctx)
 	s.phases = append(s.phases, phase{Name: "restore.forking", Took: stats.Forking}, phase{Name: "restore.memory", Took: stats.Restore})
 	began = time.Now()
 	inst := &instance{pid: pid, wait: func() (int, error) { return waitChild(pid) }}
@@ -180,7 +189,7 @@ func (s *supervisor) complete(rt *runc.Restored, req launchRequest, masters *mas
 	if err := rt.Check(pid, pids); err != nil {
 		return err
 	}
-	return masters.complete(pid, req.Spec.IDs, s.log)
+	return masters.complete(pid, pids, req.Spec.IDs, s.log)
 }
 
 // holdStill freezes what CRIU is about to let go, so that nothing runs before the

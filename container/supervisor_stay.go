@@ -11,6 +11,7 @@ import (
 
 	"github.com/ctctl/ctctl/internal/statefile"
 	"github.com/ctctl/ctctl/storage"
+	"golang.org/x/sys/unix"
 )
 
 var exitSchema = statefile.Schema{Kind: "container-exit", Version: 1}
@@ -19,9 +20,16 @@ func (m *Manager) exitFile(uid string) string    { return filepath.Join(m.runDir
 func (m *Manager) leavingFile(uid string) string { return filepath.Join(m.runDir(uid), "leaving") }
 func (m *Manager) backoffFile(uid string) string { return filepath.Join(m.runDir(uid), "backoff") }
 
-// rebootSignal is what the kernel ends init with when something inside calls
-// reboot(2) to restart (pid_namespaces(7)); a halt or power-off gives SIGINT.
-const rebootExit = 128 + 1
+// What the kernel ends init with when something inside calls reboot(2): SIGHUP to
+// restart, SIGINT to halt or power off (pid_namespaces(7)). Nothing inside can send
+// these signals to an init that does not handle them.
+const (
+	rebootExit   = 128 + int(unix.SIGHUP)
+	powerOffExit = 128 + int(unix.SIGINT)
+)
+
+// quickReboot is how long a system must have run for its reboot to be immediate.
+const quickReboot = 3 * time.Second
 
 // stay waits for init's end and does what follows: nothing when an operation
 // ended it on purpose, else the clean-up and perhaps a new start.
@@ -45,11 +53,15 @@ func (s *supervisor) stay(inst *instance) {
 			s.log.Error("record the exit", "err", err)
 		}
 		counting.Wait() // while the cgroup is there
-		if time.Since(began) > time.Minute {
+		lived := time.Since(began)
+		if lived > time.Minute {
 			backoff = time.Second
 		}
-		inst = s.after(exit, backoff)
-		if inst == nil {
+		wait := backoff
+		if code == rebootExit && lived > quickReboot {
+			wait = 0
+		}
+		if inst = s.after(exit, wait); inst == nil {
 			return
 		}
 		backoff = min(2*backoff, time.Minute)
@@ -85,15 +97,14 @@ func (s *supervisor) after(exit Exit, backoff time.Duration) *instance {
 	if !again {
 		return nil
 	}
-	if exit.Code == rebootExit {
-		backoff = 0
-	}
 	return s.restart(ctx, backoff)
 }
 
+// wantsRestart: a system that was rebooted or powered off from inside does as its
+// administrator said, whatever the policy for failures is.
 func wantsRestart(c Config, exit Exit) bool {
-	if c.System() && exit.Code == rebootExit {
-		return true
+	if c.System() && (exit.Code == rebootExit || exit.Code == powerOffExit) {
+		return exit.Code == rebootExit
 	}
 	return c.Restart == "always" || c.Restart == "on-failure" && exit.Code != 0
 }

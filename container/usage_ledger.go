@@ -87,9 +87,10 @@ func (l *ledger) takeGroup(now quota.Usage) {
 	}
 }
 
-// fullWithin is the room below which the file system may refuse a write: what it
-// reserves for a change of its trees.
-const fullWithin = 256 << 10
+// fullWithin is the room below which the file system may refuse a write: what btrfs
+// reserves for changes of two trees, each eight levels of two nodes of 16 KiB
+// (btrfs_calc_insert_metadata_size in Linux).
+const fullWithin = 512 << 10
 
 func (l *ledger) takeDisk(now storage.Usage) {
 	l.Disk.Held, l.Disk.Limit = now.Bytes, now.LimitBytes

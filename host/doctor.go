@@ -36,6 +36,8 @@ type Finding struct {
 	Status Result `json:"status"`
 	What   string `json:"what"`           // one line
 	Cure   string `json:"cure,omitempty"` // a command where there is one; none when it passed
+	// Fixed is what Fix did about it, and what it left.
+	Fixed string `json:"fixed,omitempty"`
 	// Process is what stands in the way of a checkpoint, in its parts.
 	Process *preflight.Finding `json:"process,omitempty"`
 }

@@ -2,6 +2,8 @@ package host
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ctctl/ctctl/container"
@@ -12,6 +14,8 @@ import (
 const (
 	AreaLimits = "limits"
 	AreaUsage  = "usage"
+	// AreaProfile is what is done so that the container can be checkpointed.
+	AreaProfile = "profile"
 )
 
 // examinedTime is how far back Examine looks for limits that were met.
@@ -33,7 +37,28 @@ func (h *Host) Examine(ctx context.Context, name string) (Report, error) {
 		return x.report, err
 	}
 	x.tight(u, info.Config)
+	if err := x.profile(h, info); err != nil {
+		return x.report, err
+	}
 	return x.report, x.processes(ctx, h, name)
+}
+
+// profile tells what of the checkpointable profile is left out on purpose.
+func (x *examination) profile(h *Host, info container.Info) error {
+	p, err := h.Containers.CheckpointProfile(info)
+	if err != nil {
+		return err
+	}
+	cure := "set profile in " + filepath.Join(h.Options.StateRoot, "containers", info.Config.Name, "config.json") + " while it is stopped"
+	switch left := info.Config.Profile.Without; {
+	case !p.Checkpointable:
+		x.add(AreaProfile, Warn, cure, "off: nothing keeps programs from what CRIU can't save")
+	case len(left) > 0:
+		x.add(AreaProfile, Warn, cure, "for %s, without %s", p.Found, strings.Join(left, ", "))
+	default:
+		x.pass(AreaProfile, "for %s: what CRIU can't save is refused inside", p.Found)
+	}
+	return nil
 }
 
 func (x *examination) limits(ctx context.Context, h *Host, info container.Info) error {

@@ -226,7 +226,7 @@ func (x *examination) freezer(ctx context.Context) {
 			return err
 		}
 		defer func() { err = errors.Join(err, g.Remove(context.WithoutCancel(ctx))) }()
-		if err := g.MakeTree([]quota.Dir{{Path: ".", Mode: 0o755}}, 0); err != nil {
+		if err := g.Delegate(0, 0); err != nil {
 			return err
 		}
 		return errors.Join(g.Freeze(ctx), g.Thaw())

@@ -28,10 +28,16 @@ func boxAddr(n uint32) string { return fmt.Sprintf("10.99.%d.%d", n/200, n%200+2
 // create makes a container that runs a command, and destroys it with the test.
 func (r *rig) create(t testing.TB, command ...string) *box {
 	t.Helper()
+	return r.createFrom(t, "full", command...)
+}
+
+// createFrom is create, from another template.
+func (r *rig) createFrom(t testing.TB, template string, command ...string) *box {
+	t.Helper()
 	n := boxes.Add(1)
 	b := &box{rig: r, name: fmt.Sprintf("box-%d", n), addr: boxAddr(n)}
 	t.Cleanup(func() { b.destroy(t) })
-	args := []string{"create", "--template", "full", "--ip", b.addr + "/32", b.name}
+	args := []string{"create", "--template", template, "--ip", b.addr + "/32", b.name}
 	if len(command) > 0 { // else the template's init
 		args = append(append(args, "--"), command...)
 	}

@@ -94,12 +94,13 @@ func showCPUs(t *testing.T, b *box) {
 		if res := <-ended; res.err != nil {
 			t.Error(res)
 		}
-		b.ctctl(t, "set", b.name, "--cpus", "none", "--cpu-weight", "default")
+		b.ctctl(t, "set", b.name, "--cpus", "none", "--cpu-weight", "default") // when it failed before
 	}()
 	throttled := b.usage(t).fails("cpu")
 	awaitThat(t, "it spins", func() bool { return b.usage(t).fails("cpu") > throttled+3 })
 	wantAbout(t, "CPUs used", b.cpusUsed(t, 4*time.Second), 0.3, 0.25)
-	b.ctctl(t, "set", b.name, "--cpus", "none")
+	// The weight goes too: without the limit it would leave nothing to everybody else.
+	b.ctctl(t, "set", b.name, "--cpus", "none", "--cpu-weight", "default")
 	awaitThat(t, "it uses more without the limit", func() bool { return b.cpusUsed(t, time.Second) > 0.4 })
 }
 

@@ -151,21 +151,23 @@ func TestWhatWasConfiguredInsideTheNetworkComesBack(t *testing.T) {
 		"ip route add 203.0.113.0/24 dev eth0 table 77",
 		"ip rule add from 10.95.1.1 lookup 77 priority 1000",
 		"ip link set lo mtu 32000",
+		"sysctl -w net.ipv4.ip_default_ttl=77 net.ipv6.conf.eth0.accept_ra=0",
 	} {
 		b.exec(t, strings.Fields(command)...)
 	}
 	look := func() string {
 		t.Helper()
 		return b.exec(t, "sh", "-c", `ip -o address; ip route show table all; ip -6 route show table all; ip rule; ip -o link show lo;
-			sysctl net.mptcp.enabled`)
+			sysctl net.mptcp.enabled net.ipv4.ip_default_ttl net.ipv6.conf.eth0.accept_ra`)
 	}
 	want := look()
-	if !strings.Contains(want, "eth0:mine") || !strings.Contains(want, "lookup 77") {
+	if !strings.Contains(want, "eth0:mine") || !strings.Contains(want, "lookup 77") || !strings.Contains(want, "ttl = 77") {
 		t.Fatalf("not configured: %s", want)
 	}
 	r.ctctl(t, "snapshot", "create", b.name, "configured")
 	b.exec(t, "ip", "address", "del", "10.95.1.1/24", "dev", "eth0")
 	b.exec(t, "ip", "rule", "del", "priority", "1000")
+	b.exec(t, "sysctl", "-w", "net.ipv4.ip_default_ttl=64")
 	for _, steps := range [][]string{{"rollback", b.name, "configured"}, {"suspend", b.name}, {"resume", b.name}} {
 		r.ctctl(t, steps...)
 		if steps[0] == "suspend" {

@@ -44,15 +44,21 @@ func haveRoot() error {
 // provideTemplate makes the template "full": imported from the cache, or built
 // and saved there.
 func (r *rig) provideTemplate() error {
+	return r.template("full", rootCache(), suite, packages)
+}
+
+// template makes a template: imported from the cache, or built, with more flags, and
+// saved there.
+func (r *rig) template(name, cache, suite string, packages []string, flags ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
-	if _, err := os.Stat(rootCache()); err == nil {
-		if res := r.command(ctx, "", "template", "import", "full", rootCache()); res.err != nil {
+	if _, err := os.Stat(cache); err == nil {
+		if res := r.command(ctx, "", "template", "import", name, cache); res.err != nil {
 			return res
 		}
 		return nil
 	}
-	args := []string{"template", "build", "--suite", suite}
+	args := append([]string{"template", "build", "--suite", suite}, flags...)
 	for _, p := range packages {
 		args = append(args, "--package", p)
 	}
@@ -63,18 +69,18 @@ func (r *rig) provideTemplate() error {
 	}
 	defer machine.Close()
 	var res result
-	if err := insideNetNS(machine, func() { res = r.command(ctx, "", append(args, "full")...) }); err != nil {
+	if err := insideNetNS(machine, func() { res = r.command(ctx, "", append(args, name)...) }); err != nil {
 		return err
 	}
 	if res.err != nil {
 		return res
 	}
-	return r.saveTemplate(ctx)
+	return r.saveTemplate(ctx, name, cache)
 }
 
-// saveTemplate writes the template's files to the cache, whole or not at all.
-func (r *rig) saveTemplate(ctx context.Context) error {
-	raw, err := os.ReadFile(filepath.Join(r.state, "templates", "full.json"))
+// saveTemplate writes a template's files to the cache, whole or not at all.
+func (r *rig) saveTemplate(ctx context.Context, name, cache string) error {
+	raw, err := os.ReadFile(filepath.Join(r.state, "templates", name+".json"))
 	if err != nil {
 		return err
 	}
@@ -104,5 +110,5 @@ func (r *rig) saveTemplate(ctx context.Context) error {
 	if err := part.Close(); err != nil {
 		return err
 	}
-	return os.Rename(part.Name(), rootCache())
+	return os.Rename(part.Name(), cache)
 }

@@ -210,12 +210,16 @@ func (x *examination) checkThread(r *reader, p, t *process) {
 	}
 }
 
-// cgroupPath is the path in systemd's hierarchy: cgroup2's, or the named one.
+// cgroupPath is the path in systemd's hierarchy: cgroup2's, or the named one. Where
+// there are both it is the deeper, for in the other everything is in one cgroup.
 func cgroupPath(b []byte) (found string) {
 	for line := range strings.Lines(string(b)) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(f) == 3 && (f[1] == "name=systemd" || f[1] == "" && found == "") {
-			found = path.Clean(f[2])
+		if len(f) != 3 || f[1] != "name=systemd" && f[1] != "" {
+			continue
+		}
+		if p := path.Clean(f[2]); len(p) > len(found) {
+			found = p
 		}
 	}
 	return found

@@ -57,6 +57,7 @@ func TestTheUnitIsTheOneInside(t *testing.T) {
 		{"0::/ctctl-1/system.slice/nginx.service\n", "/ctctl-1", "nginx.service"},
 		{"1:cpu:/x.service\n0::/ctctl-1/user.slice/user@0.service/app.slice/run.scope\n", "/ctctl-1", "run.scope"},
 		{"2:name=systemd:/ctctl-1/system.slice/a.service/sub\n0::/ctctl-1\n", "/ctctl-1", "a.service"},
+		{"2:name=systemd:/ctctl-1\n0::/ctctl-1/init/system.slice/a.service\n", "/ctctl-1/init", "a.service"},
 		{"0::/system.slice/ctctl.service/ctctl-1\n", "/system.slice/ctctl.service/ctctl-1", ""},
 		{"0::/system.slice/ctctl.service\n", "/ctctl-1", ""},
 		{"0::/ctctl-1/a\x1b.service\n", "/ctctl-1", `a\x1b.service`},

@@ -140,7 +140,7 @@ func killed(status []byte) bool {
 
 // exiting reads a thread's flags, the ninth field of proc_pid_stat(5).
 func exiting(stat []byte) bool {
-	const flagExiting = 4 // PF_EXITING of linux/sched.h
+	const flagExiting = 4                                      // PF_EXITING of linux/sched.h
 	f := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name before may have spaces
 	if len(f) < 7 || !bytes.Contains(stat, []byte(") ")) {
 		return false

@@ -56,7 +56,7 @@ var rules = map[string]rule{
 	"queued-descriptors": {Descriptors, Warn, "saves them unless it knows their kind not", "{stop} if it does not read them", true},
 
 	// Sockets.
-	"mptcp":          {Sockets, Fail, "Unsupported proto 262", "ctctl exec {CT} sysctl -w net.mptcp.enabled=0, and restart the program (Go programs: GODEBUG=multipathtcp=0)", false},
+	"mptcp":          {Sockets, Fail, "Unsupported proto 262", "ctctl doctor {CT} --fix turns it off; then restart the program (Go programs: GODEBUG=multipathtcp=0)", false},
 	"socket":         {Sockets, Fail, "Unknown socket collected, or: Unsupported proto", cureStop, false},
 	"ping":           {Sockets, Warn, "dumps it; the restore fails unless net.ipv4.ping_group_range allows it", "end that ping: {stop}", false},
 	"netlink-unread": {Sockets, Warn, "The socket has data to read", "try again; if it never reads its messages: {stop}", true},

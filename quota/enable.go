@@ -6,9 +6,10 @@ import (
 )
 
 // enableTop enables the controllers that cgroup2 has, for the groups on its top
-// level. One can be refused, as cpu is by some kernels while there are realtime tasks
-// (Documentation/admin-guide/cgroup-v2.rst, "CPU"): then it fails only if needed names
-// the limit that it is needed for. Whatever else uses it finds its files absent.
+// level, and keeps them enabled. One can be refused, as cpu is by some kernels while
+// there are realtime tasks (Documentation/admin-guide/cgroup-v2.rst, "CPU"): then it
+// fails only if needed names the limit that it is needed for. Whatever else uses it
+// finds its files absent.
 func (g Group) enableTop(needed map[string]string) error {
 	if g.mounts.unified == "" {
 		return nil
@@ -17,20 +18,20 @@ func (g Group) enableTop(needed map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("enable controllers: %w", err)
 	}
-	control := g.mounts.unified + "/cgroup.subtree_control"
-	on, err := readWords(control)
-	if err != nil {
-		return fmt.Errorf("enable controllers: %w", err)
-	}
+	var wanted []string
 	for _, c := range [...]string{"cpu", "cpuset", "io", "memory", "pids"} {
-		if !slices.Contains(have, c) || slices.Contains(on, c) {
-			continue
-		}
-		if err := g.mounts.put(control, "+"+c); err != nil && needed[c] != "" {
-			return fmt.Errorf("%s: enable the %s controller: %w", needed[c], c, err)
+		if slices.Contains(have, c) {
+			wanted = append(wanted, c)
 		}
 	}
-	return nil
+	if len(wanted) == 0 {
+		return nil // they are all in v1
+	}
+	for try := 1; ; try++ {
+		if err = g.mounts.keep(wanted, needed); err == nil || try == keepTries || !vanished(err) {
+			return err
+		}
+	}
 }
 
 // controllers are those that the limits need, each with the flag of one that does.

@@ -29,6 +29,8 @@ var (
 	ErrBelowUsage = errors.New("limit is below current usage")
 	// ErrNotFrozen is matched by every *FreezeError.
 	ErrNotFrozen = errors.New("could not freeze")
+	// ErrTooManyCgroups: a container has more cgroups inside than can be recorded.
+	ErrTooManyCgroups = errors.New("too many cgroups inside the container")
 	// ErrPopulated means that processes are left in the group.
 	ErrPopulated = errors.New("cgroup still has processes")
 )

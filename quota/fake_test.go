@@ -45,10 +45,12 @@ func fakeV2(t testing.TB) Group {
 		"cgroup.controllers":     "cpuset cpu io memory pids",
 		"cgroup.subtree_control": "cpu memory pids",
 		"cpuset.cpus.effective":  "0-7",
+
+		"ctctl.keep/cgroup.subtree_control": "",
 	})
 	put(t, dir+"/ctctl-0123", map[string]string{
 		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "", "cgroup.procs": "", "cgroup.threads": "",
-		"cgroup.freeze": "0", "cgroup.events": "populated 0\nfrozen 0",
+		"cgroup.freeze": "0", "cgroup.events": "populated 0\nfrozen 0", "cgroup.max.descendants": "max", "cgroup.max.depth": "max",
 		"memory.max": "max", "memory.high": "max", "memory.min": "0", "memory.current": "104857600", "memory.peak": "209715200",
 		"memory.stat":     "anon 4096\ninactive_file 41943040\nactive_file 20971520",
 		"memory.events":   "low 0\nhigh 4\nmax 11\noom 3\noom_kill 2",
@@ -346,7 +348,7 @@ func TestOnlyOwnNamesAreTaken(t *testing.T) {
 	_, pidsErr := zero.PIDs()
 	for _, err := range []error{
 		zero.Remove(ctx), zero.KillAll(ctx), zero.Freeze(ctx), zero.Thaw(), zero.Make(), zero.Add(1, ""),
-		zero.Apply(Limits{}), zero.MakeTree(nil, 0), pidsErr,
+		zero.Apply(Limits{}), zero.MakeTree(Tree{}, IDs{}), zero.Delegate(0, 0), pidsErr,
 	} {
 		if !errors.Is(err, ErrBadName) {
 			t.Errorf("the zero Group: %v, want ErrBadName", err)

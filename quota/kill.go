@@ -147,7 +147,7 @@ func (g Group) Remove(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.mounts.release())...)
 }
 
 // removeTree removes directories only, the lowest first. The kernel answers

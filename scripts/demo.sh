@@ -155,10 +155,10 @@ provide_template() {
 	[ ! -e "$CTCTL_STATE_ROOT/templates/$template.json" ] || return 0
 	step "Build a template: Debian $suite with ${packages[*]} (a minute or two, the first time only)"
 	began=$(now)
-	say "\$ ctctl template build $template --suite $suite ${packages[*]/#/--package }"
+	say "\$ ctctl template build $template --init none --suite $suite ${packages[*]/#/--package }"
 	local wanted=()
 	for package in "${packages[@]}"; do wanted+=(--package "$package"); done
-	build_template --suite "$suite" "${wanted[@]}"
+	build_template --init none --suite "$suite" "${wanted[@]}"
 	template_took=$(($(now) - began))
 }
 

@@ -23,6 +23,10 @@ type BuildOptions struct {
 	Mirror string
 	// Variant is one of mmdebstrap's; "" stands for minbase.
 	Variant string
+	// Init is what the system boots with: systemd, sysvinit, openrc, busybox, or
+	// none for containers that run one command. "" stands for what Packages bring, and for
+	// systemd when they bring no init.
+	Init string
 }
 
 const (
@@ -67,7 +71,12 @@ func (o BuildOptions) complete() (BuildOptions, error) {
 			return o, fmt.Errorf("%w: %.80q is not a package name", ErrOption, p)
 		}
 	}
-	o.Packages = slices.Concat(basics, o.Packages)
+	kind, err := o.initKind()
+	if err != nil {
+		return o, err
+	}
+	o.Init = kind
+	o.Packages = slices.Concat(basics, initPackages[kind], o.Packages)
 	slices.Sort(o.Packages)
 	o.Packages = slices.Compact(o.Packages)
 	return o, nil
@@ -100,6 +109,10 @@ func (m Manager) Build(ctx context.Context, name string, o BuildOptions) (t Temp
 	defer func() { err = errors.Join(err, d.end(ctx, published)) }()
 	if err := d.bootstrap(ctx, tool, o, sources); err != nil {
 		return Template{}, err
+	}
+	m.progress("preparing the boot")
+	if err := outfit(d.path(), o.Init); err != nil {
+		return Template{}, fmt.Errorf("prepare the boot: %w", err)
 	}
 	m.progress("removing what belongs to this host")
 	if err := neutralise(ctx, d.path()); err != nil {

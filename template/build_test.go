@@ -28,7 +28,7 @@ func fakeTool(t *testing.T, script string) {
 }
 
 func TestBuildOptionsAreChecked(t *testing.T) {
-	good := BuildOptions{Suite: "bookworm"}
+	good := BuildOptions{Suite: "bookworm", Init: InitNone}
 	tests := map[string]func(*BuildOptions){
 		"no suite":           func(o *BuildOptions) { o.Suite = "" },
 		"suite as an option": func(o *BuildOptions) { o.Suite = "--help" },
@@ -44,6 +44,8 @@ func TestBuildOptionsAreChecked(t *testing.T) {
 		"package removal":    func(o *BuildOptions) { o.Packages = []string{"dpkg-"} },
 		"package path":       func(o *BuildOptions) { o.Packages = []string{"./x.deb"} },
 		"empty package":      func(o *BuildOptions) { o.Packages = []string{""} },
+		"init":               func(o *BuildOptions) { o.Init = "upstart" },
+		"two inits":          func(o *BuildOptions) { o.Init, o.Packages = InitBusybox, []string{"systemd-sysv"} },
 	}
 	for name, spoil := range tests {
 		o := good
@@ -55,7 +57,7 @@ func TestBuildOptionsAreChecked(t *testing.T) {
 	good.Packages = []string{"redis-server", "g++", "libc6:amd64", "nginx=1.22.1-9+deb12u3", "git/bookworm-backports", "redis-server"}
 	got, err := good.complete()
 	must(t, err)
-	want := BuildOptions{Suite: "bookworm", Variant: "minbase", Packages: []string{
+	want := BuildOptions{Suite: "bookworm", Variant: "minbase", Init: InitNone, Packages: []string{
 		"ca-certificates", "g++", "git/bookworm-backports", "libc6:amd64", "nginx=1.22.1-9+deb12u3", "redis-server",
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -96,7 +98,7 @@ func TestABuiltTemplateHasNoIdentityAndNoCaches(t *testing.T) {
 	t.Setenv("SECRET", "of the caller")
 	var steps []string
 	m.Progress = func(s string) { steps = append(steps, s) }
-	o := BuildOptions{Suite: "bookworm", Packages: []string{"nginx"}, Mirror: "http://mirror.example/debian"}
+	o := BuildOptions{Suite: "bookworm", Packages: []string{"nginx"}, Mirror: "http://mirror.example/debian", Init: InitNone}
 	got, err := m.Build(context.Background(), "one", o)
 	must(t, err)
 	want := Template{

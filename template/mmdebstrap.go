@@ -155,6 +155,7 @@ func explain(suite string, lines []string, err error) error {
 		{ErrMirror, "NO_PUBKEY"},
 		{ErrMirror, "is not signed"},
 		{ErrMirror, "E: Failed to fetch"},
+		{ErrMirror, " is expired (invalid since"},
 	} {
 		if strings.Contains(text, known.phrase) {
 			cause = fmt.Errorf("%w (exit: %w)", known.is, err)

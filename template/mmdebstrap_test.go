@@ -92,6 +92,12 @@ E: The repository 'http://x sid InRelease' is not signed.
 			"E: The repository 'http://x sid InRelease' is not signed.",
 		},
 	},
+	"a mirror that stands still": {
+		`E: Release file for http://x/debian/dists/sid/InRelease is expired (invalid since 14d 15h 48min 53s). Updates for this repository will not be applied.
+`,
+		ErrMirror,
+		[]string{"E: Release file for http://x/debian/dists/sid/InRelease is expired (invalid since 14d 15h 48min 53s). Updates for this repository will not be applied."},
+	},
 	"something else": {"a\nb\nc\nd \x1b[2J\n", errFailure, []string{"b", "c", `d \x1b[2J`}},
 	"silence":        {"", errFailure, nil},
 }

@@ -196,6 +196,8 @@ func (a *arranged) values(flag string, inv inventory) (o offer) {
 		return words(formats...)
 	case "template":
 		return words(inv.templates()...)
+	case "profile-checkpointable":
+		return words("on", "off")
 	case "userns":
 		return words("auto", "host")
 	case "restart":

@@ -24,6 +24,7 @@ func createCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "ip", Usage: "`ADDRESS` like 192.0.2.5 or 2001:db8::5/128, or auto for a pair with access to the outside; may be repeated"},
 			&cli.StringFlag{Name: "hostname", Usage: "host `NAME` inside (default: the container's name)"},
 			&cli.StringFlag{Name: "userns", Value: "auto", Usage: "`MODE`: auto, a user namespace and id range of its own, or host, none"},
+			&cli.StringFlag{Name: "profile-checkpointable", Value: "on", Usage: "`MODE`: on, what can't be checkpointed is refused inside; or off, it is allowed, and snapshots may fail"},
 			&cli.BoolFlag{Name: "onboot", Usage: "ctctl boot brings it up, which the systemd unit ctctl does when the host boots"},
 			&cli.StringFlag{Name: "restart", Value: "no", Usage: "start it again when it ends by itself: `POLICY` no, on-failure, always"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "environment `KEY=VALUE` of its command; may be repeated"},
@@ -80,6 +81,9 @@ func createOptions(c *cli.Context, name string) (o container.CreateOptions, err 
 		Onboot: c.Bool("onboot"), Restart: c.String("restart"), Env: c.StringSlice("env"), Workdir: c.String("workdir"),
 		NoProbe: c.Bool("no-probe"),
 	}
+	if c.IsSet("profile-checkpointable") {
+		o.Profile.Checkpointable = c.String("profile-checkpointable")
+	}
 	if err := containerName(c, name); err != nil {
 		return o, err
 	}
@@ -108,7 +112,7 @@ func createOptions(c *cli.Context, name string) (o container.CreateOptions, err 
 func checkConfig(c *cli.Context, name string, o container.CreateOptions) error {
 	cfg := container.Config{
 		Name: name, UID: strings.Repeat("0", 16), CTID: 1, Template: o.Template, Hostname: name, Command: o.Command, Init: "/sbin/init",
-		Env: o.Env, Workdir: o.Workdir, UserNS: o.UserNS, Limits: o.Limits, Restart: o.Restart,
+		Env: o.Env, Workdir: o.Workdir, UserNS: o.UserNS, Profile: o.Profile, Limits: o.Limits, Restart: o.Restart,
 		Network: container.Network{Interfaces: []netns.Interface{{Name: "eth0", Addresses: o.Addresses}}},
 	}
 	if c.IsSet("hostname") {

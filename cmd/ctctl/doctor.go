@@ -20,9 +20,12 @@ func doctorCommand() *cli.Command {
 			"code is 8 when something fails.\n\n" +
 			"With a container's NAME: whether the kernel holds the limits that it should have, which of them made\n" +
 			"something fail in the last day, and whether a running one can be checkpointed: each process is looked\n" +
-			"at, without stopping any, for what CRIU can't save. With --for this alone.",
+			"at, without stopping any, for what CRIU can't save. With --for this alone.\n\n" +
+			"--fix applies the cures that end nothing: a stopped process is continued, net.mptcp.enabled is turned\n" +
+			"off. It says what it did and what it leaves; then everything is looked at again.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "for", Usage: "look only for what stands in the way of `OPERATION`: " + strings.Join(purposes(), ", ")},
+			&cli.BoolFlag{Name: "fix", Usage: "apply the cures that end nothing inside, and say what they left"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, 0, 1)
@@ -35,6 +38,9 @@ func doctorCommand() *cli.Command {
 			if c.IsSet("for") && len(args) == 0 {
 				return misuse(c, "--for needs the NAME of a container")
 			}
+			if c.Bool("fix") && len(args) == 0 {
+				return misuse(c, "--fix needs the NAME of a container")
+			}
 			if len(args) == 0 {
 				return examineMachine(c)
 			}
@@ -42,7 +48,7 @@ func doctorCommand() *cli.Command {
 				return err
 			}
 			return withHost(c, "examining "+args[0], func(ctx context.Context, s *session) error {
-				report, err := examineContainer(ctx, s, args[0], host.Purpose(c.String("for")))
+				report, err := examineContainer(ctx, s, args[0], host.Purpose(c.String("for")), c.Bool("fix"))
 				if err != nil {
 					return err
 				}
@@ -53,8 +59,11 @@ func doctorCommand() *cli.Command {
 	}
 }
 
-func examineContainer(ctx context.Context, s *session, name string, p host.Purpose) (host.Report, error) {
-	if p != host.ForAny {
+func examineContainer(ctx context.Context, s *session, name string, p host.Purpose, fix bool) (host.Report, error) {
+	switch {
+	case fix:
+		return s.Fix(ctx, name, p)
+	case p != host.ForAny:
 		return s.Preflight(ctx, name, p)
 	}
 	return s.Examine(ctx, name)
@@ -103,10 +112,13 @@ func printFindings(c *cli.Context, list []host.Finding) error {
 		return emit(c, findingListing(list))
 	}
 	for _, f := range list {
-		if c.Bool("quiet") && f.Status == host.Pass {
+		if c.Bool("quiet") && f.Status == host.Pass && f.Fixed == "" {
 			continue
 		}
 		text := fmt.Sprintf("%-4s  %-11s  %s\n", f.Status, f.Area, cell(f.What))
+		if f.Fixed != "" {
+			text += fmt.Sprintf("%19sdone: %s\n", "", cell(f.Fixed))
+		}
 		if f.Cure != "" {
 			text += fmt.Sprintf("%19scure: %s\n", "", cell(f.Cure))
 		}
@@ -126,6 +138,7 @@ func findingListing(f []host.Finding) listing[host.Finding] {
 			{name: "area", text: func(f host.Finding) string { return f.Area }},
 			{name: "what", text: func(f host.Finding) string { return f.What }},
 			{name: "cure", text: func(f host.Finding) string { return f.Cure }},
+			{name: "fixed", text: func(f host.Finding) string { return f.Fixed }},
 		},
 	}
 }

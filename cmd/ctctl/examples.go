@@ -9,10 +9,12 @@ var examples = map[string][]example{
 		{"ctctl doctor", "What is missing on this machine, and how to get it."},
 		{"ctctl doctor web1", "Whether it has the limits that it should, whether they are too tight, and whether it can be checkpointed."},
 		{"ctctl doctor web1 --for snapshot", "What stands in the way of a snapshot: process, descriptor, reason and cure."},
+		{"ctctl doctor web1 --for snapshot --fix", "And what can be done about it without ending anything."},
 	},
 	"template": {
-		{"ctctl template build trixie --suite trixie --package redis-server", "Debian 13 with Redis, for containers that run one command."},
-		{"ctctl template build system --suite trixie --package sysvinit-core --package nginx", "A whole system, with an init that starts its servers."},
+		{"ctctl template build trixie --suite trixie --init none --package redis-server", "Debian 13 with Redis, for containers that run one command."},
+		{"ctctl template build system --suite trixie --package nginx", "A whole Debian 13 that boots with systemd, which starts its server."},
+		{"ctctl template build small --suite bookworm --init sysvinit", "A whole Debian 12 that boots with sysvinit."},
 		{"ctctl template import alpine alpine-minirootfs.tar.gz", "What another distribution publishes."},
 	},
 	"create": {

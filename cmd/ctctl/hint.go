@@ -68,7 +68,7 @@ func hint(err error) string {
 	}
 	var ce *criu.Error
 	if errors.As(err, &ce) && ce.Cure != "" {
-		return printable(ce.Cure)
+		return printable(naming(err, ce.Cure))
 	}
 	var state *container.StateError
 	if errors.As(err, &state) {

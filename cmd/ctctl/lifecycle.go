@@ -13,17 +13,22 @@ import (
 
 const manyNames = "NAME…"
 
+// bootTimeout is how long a container may take to come up unless the user says so.
+const bootTimeout = 5 * time.Minute
+
+const comeUp = "With --wait the command returns when the container has come up: systemd has told so; sysvinit, busybox\n" +
+	"and OpenRC have ended the scripts that they wait for; another init, or a command, has been executed."
+
 func lifecycleCommands() []*cli.Command {
 	timeout := &cli.DurationFlag{Name: "timeout", Usage: "kill it when it has not ended after `TIME`, like 30s or 2m (default: what its configuration says, 30s)"}
 	return []*cli.Command{
 		{
 			Name: "start", Usage: "start containers", ArgsUsage: manyNames, Action: runStart,
-			Description: "With --wait the command returns when the container has come up: systemd says that its start-up\n" +
-				"jobs are done; every other init, or a command, has been executed.",
+			Description: comeUp,
 			Flags: []cli.Flag{
 				&cli.BoolFlag{Name: "wait", Usage: "wait until it has come up"},
 				&cli.BoolFlag{Name: "cold", Usage: "of a suspended one: give its memory up for good and start it anew"},
-				&cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "with --wait: not longer than `TIME`"},
+				&cli.DurationFlag{Name: "timeout", Value: bootTimeout, Usage: "with --wait: not longer than `TIME`"},
 			},
 		},
 		{
@@ -31,7 +36,11 @@ func lifecycleCommands() []*cli.Command {
 			Action: func(c *cli.Context) error { return runStop(c, "stopping", "stopped %s") },
 		},
 		{
-			Name: "restart", Usage: "stop and start containers", ArgsUsage: manyNames, Flags: []cli.Flag{timeout},
+			Name: "restart", Usage: "stop and start containers", ArgsUsage: manyNames, Description: comeUp,
+			Flags: []cli.Flag{
+				timeout,
+				&cli.BoolFlag{Name: "wait", Usage: "wait until it has come up again, not longer than five minutes"},
+			},
 			Action: func(c *cli.Context) error { return runStop(c, "restarting", "restarted %s") },
 		},
 		{
@@ -99,16 +108,21 @@ func runStart(c *cli.Context) error {
 			s.confirm("started %s", n)
 			return nil
 		}
-		s.talk.say("waiting for " + n)
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		state, err := s.Containers.WaitReady(ctx, n)
-		if err == nil && state != string(container.Running) {
-			s.confirm("started %s, systemd says it is %s: ctctl exec %s -- systemctl --failed shows why", n, state, n)
-			return nil
-		}
-		return s.done(err, "started %s, it is up", n)
+		return s.awaitReady(ctx, n, limit, "started")
 	})
+}
+
+// awaitReady waits until a container that was just started has come up.
+func (s *session) awaitReady(ctx context.Context, n string, limit time.Duration, what string) error {
+	s.talk.say("waiting for " + n)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	state, err := s.Containers.WaitReady(ctx, n)
+	if err == nil && state != string(container.Running) {
+		s.confirm("%s %s, systemd says it is %s: ctctl exec %s -- systemctl --failed shows why", what, n, state, n)
+		return nil
+	}
+	return s.done(err, "%s %s, it is up", what, n)
 }
 
 func runStop(c *cli.Context, doing, said string) error {
@@ -124,7 +138,11 @@ func runStop(c *cli.Context, doing, said string) error {
 		if strings.HasPrefix(doing, "restart") {
 			do = s.Containers.Restart
 		}
-		return s.done(do(ctx, n, o), said, n)
+		err := do(ctx, n, o)
+		if err == nil && c.Bool("wait") {
+			return s.awaitReady(ctx, n, bootTimeout, "restarted")
+		}
+		return s.done(err, said, n)
 	})
 }
 

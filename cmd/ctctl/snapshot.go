@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ctctl/ctctl/checkpoint"
@@ -118,6 +119,9 @@ func runSnapshotCreate(c *cli.Context) error {
 			return err
 		}
 		s.talk.stop()
+		if len(mf.Retried) > 0 {
+			s.confirm("it took %d tries: %s", mf.Tries, strings.Join(mf.Retried, "; "))
+		}
 		l := snapshotListing()
 		l.single, l.items = true, []snapshotView{snapshotOf(mf, mf.Name)}
 		if l.columns, err = pick(l.columns, "name,frozen,memory,size"); err != nil {
@@ -139,9 +143,12 @@ type snapshotView struct {
 	Memory      bool      `json:"memory"`
 	MemoryBytes int64     `json:"memory_image_bytes"`
 	FrozenMS    float64   `json:"frozen_ms"`
-	Message     string    `json:"message,omitempty"`
-	Kernel      string    `json:"kernel,omitempty"`
-	CRIU        string    `json:"criu,omitempty"`
+	// Tries is how often the container was stopped for it, Retried why again.
+	Tries   int      `json:"tries,omitempty"`
+	Retried []string `json:"retried,omitempty"`
+	Message string   `json:"message,omitempty"`
+	Kernel  string   `json:"kernel,omitempty"`
+	CRIU    string   `json:"criu,omitempty"`
 
 	branch string // what draws the tree
 }
@@ -150,7 +157,7 @@ func snapshotOf(mf checkpoint.Manifest, current string) snapshotView {
 	return snapshotView{
 		Name: mf.Name, Created: mf.Created.UTC().Truncate(time.Millisecond), Parent: mf.Parent, Current: mf.Name == current, Safety: mf.Safety,
 		Status: string(mf.Status), Memory: mf.Memory, MemoryBytes: mf.SizeBytes(), FrozenMS: span(mf.Frozen), Message: mf.Message,
-		Kernel: mf.Kernel, CRIU: mf.CRIU,
+		Kernel: mf.Kernel, CRIU: mf.CRIU, Tries: mf.Tries, Retried: mf.Retried,
 	}
 }
 

@@ -19,10 +19,12 @@ func templateCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "build", Usage: "make a template from a distribution's packages", ArgsUsage: "NAME",
-				Description: "With mmdebstrap, in about a minute.",
+				Description: "With mmdebstrap, in about a minute. It has no identity: machine-id and ssh host keys come with\n" +
+					"each container.",
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "suite", Usage: "Debian's `SUITE`: bookworm, trixie, … (required)"},
 					&cli.StringSliceFlag{Name: "package", Usage: "install `PACKAGE` too; may be repeated"},
+					&cli.StringFlag{Name: "init", Usage: "boot with `INIT`: systemd, sysvinit, openrc, busybox, or none for containers that run one command (default: what the packages bring, else systemd)"},
 					&cli.StringFlag{Name: "mirror", Usage: "fetch from the Debian mirror at `URL` (default: what the host's apt sources name)"},
 				},
 				Action: runTemplateBuild,
@@ -66,7 +68,7 @@ func runTemplateBuild(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	o := template.BuildOptions{Suite: c.String("suite"), Mirror: c.String("mirror"), Packages: c.StringSlice("package")}
+	o := template.BuildOptions{Suite: c.String("suite"), Mirror: c.String("mirror"), Packages: c.StringSlice("package"), Init: c.String("init")}
 	if o.Suite == "" {
 		return misuse(c, "--suite says of which release; it is missing")
 	}

@@ -24,6 +24,7 @@ var layers = map[string]int{
 	"storage/dir":    1,
 	"netns":          0,
 	"quota":          0,
+	"profile":        0,
 	"storage":        0,
 	"hook":           0,
 	"preflight":      0,

@@ -125,10 +125,15 @@ func (c *canary) restore(ctx context.Context, e Engine) error {
 	return errors.Join(c.waitProgress(ctx, pid), reap(pid)) // init's end is the tree's
 }
 
-// start runs this program again as the canary, in namespaces of its own.
+// start runs this program again as the canary.
+func (c *canary) start(ctx context.Context) (*exec.Cmd, error) {
+	return c.startAs(ctx, canaryArg0, "serve")
+}
+
+// startAs runs this program again, in namespaces of its own and with arguments.
 // Only uid and gid 0 are mapped, on themselves: that is what the files here
 // belong to, and no other id is needed.
-func (c *canary) start(ctx context.Context) (*exec.Cmd, error) {
+func (c *canary) startAs(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	log, err := os.OpenFile(filepath.Join(c.root(), "log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -136,7 +141,7 @@ func (c *canary) start(ctx context.Context) (*exec.Cmd, error) {
 	defer log.Close()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.WaitDelay = time.Second
-	cmd.Args = []string{canaryArg0, "init"}
+	cmd.Args = append([]string{canaryArg0, "init"}, args...)
 	cmd.Env = []string{canaryEnv + "=" + c.root(), "GOMAXPROCS=1"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = log, log, log
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}

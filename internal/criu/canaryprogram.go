@@ -42,7 +42,7 @@ func init() {
 func canaryMain(root string) error {
 	switch os.Args[1] {
 	case "init":
-		return canaryEnterRoot(root)
+		return canaryEnterRoot(root, os.Args[2:])
 	case "serve":
 		return canaryServe()
 	default:
@@ -52,7 +52,7 @@ func canaryMain(root string) error {
 
 // canaryEnterRoot makes root the root of this mount namespace, which holds
 // nothing else then, and executes the program from there.
-func canaryEnterRoot(root string) error {
+func canaryEnterRoot(root string, args []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
@@ -87,7 +87,7 @@ func canaryEnterRoot(root string) error {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close what was inherited: %w", err)
 	}
-	return unix.Exec("/"+canaryProgram, []string{canaryArg0, "serve"}, os.Environ())
+	return unix.Exec("/"+canaryProgram, args, os.Environ())
 }
 
 // canaryStdio opens stdin, stdout and stderr anew: they came from a mount

@@ -27,6 +27,10 @@
 // post-setup-namespaces, post-restore (with the pid), network-unlock,
 // pre-resume, post-resume; orphan-pts-master brings a descriptor.
 //
+// Some of what CRIU dumps it can't restore, or not on a copy of the root that it was
+// dumped from: [FixImages] rewrites that in the images after a dump, each case with
+// the versions of CRIU that need it.
+//
 // CRIU reads no configuration file and nothing of the caller's environment: both can
 // name scripts or plugins that it would run as root. Plugins in the directory that it
 // was built with are loaded; that is root's own.

@@ -117,6 +117,7 @@ func (e Engine) Dump(ctx context.Context, o DumpOptions) (DumpStats, error) {
 	}
 	_, err = e.run(ctx, op)
 	if err != nil && !errors.Is(err, ErrDone) {
+		identifyLive(err)
 		return DumpStats{}, o.afterFailure(err)
 	}
 	st, serr := ReadDumpStats(o.Work)

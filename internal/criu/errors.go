@@ -51,10 +51,16 @@ type Error struct {
 	// PID is the process that Lines speak of: on a dump as the host sees
 	// it, on a restore as its own pid namespace does; 0 when unknown.
 	PID int
+	// InnerPID is the same process as its own pid namespace sees it, Command its
+	// name (escaped), FD the descriptor that CRIU was at; 0, "" and -1 when
+	// unknown.
+	InnerPID int
+	Command  string
+	FD       int
 	// Object names what CRIU stumbled over, such as "MPTCP socket"; "" when
 	// the cause is not a known one.
 	Object string
-	// Cure says what a user can do; "" when unknown.
+	// Cure says what a user can do, with NAME for the container's; "" when unknown.
 	Cure string
 	// Err is the cause outside CRIU: [ErrDeadline], the error of a Notify…
 	Err error
@@ -69,8 +75,8 @@ func (e *Error) Error() string {
 	if e.Object != "" {
 		b.WriteString(": " + e.Object)
 	}
-	if e.PID > 0 {
-		fmt.Fprintf(&b, ": pid %d", e.PID)
+	if who := e.who(); who != "" {
+		b.WriteString(": " + who)
 	}
 	if e.Err != nil && (len(e.Lines) == 0 || !onlyRefused(e.Err)) {
 		b.WriteString(": " + e.Err.Error())
@@ -82,6 +88,39 @@ func (e *Error) Error() string {
 		b.WriteString(" (log: " + e.Log + ")")
 	}
 	return b.String()
+}
+
+// who names the process and the descriptor; "" when unknown.
+func (e *Error) who() string {
+	if e.PID == 0 {
+		return ""
+	}
+	s := fmt.Sprintf("process %d", e.InnerPID)
+	if e.InnerPID == 0 {
+		s = fmt.Sprintf("pid %d", e.PID)
+	}
+	if e.Command != "" {
+		s += " (" + e.Command + ")"
+	}
+	if e.FD >= 0 {
+		s += fmt.Sprintf(" descriptor %d", e.FD)
+	}
+	return s
+}
+
+// Reason is what failed, in a few words.
+func (e *Error) Reason() string {
+	what := e.Object
+	if what == "" && len(e.Lines) > 0 {
+		what = e.Lines[0]
+	}
+	if what == "" {
+		what = "unknown"
+	}
+	if who := e.who(); who != "" {
+		what = who + ": " + what
+	}
+	return what
 }
 
 // Unwrap returns Err.

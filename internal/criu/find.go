@@ -13,6 +13,10 @@ import (
 // EnvBinary names the environment variable that holds the path of criu.
 const EnvBinary = "CTCTL_CRIU"
 
+// findTimeout is for a moment's work, which takes long while a container without
+// limits uses up the machine: then every command is needed to end that.
+const findTimeout = 2 * time.Minute
+
 // privatePaths are where a CRIU that is not the distribution's is installed.
 var privatePaths = []string{
 	"/usr/local/lib/ctctl/criu/sbin/criu",
@@ -29,7 +33,7 @@ func Find(flag string) (Engine, error) {
 		return Engine{}, fmt.Errorf("%w: tried %s", ErrNotInstalled, strings.Join(tried, ", "))
 	}
 	e := Engine{Binary: path}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), findTimeout, fmt.Errorf("no answer within %v", findTimeout))
 	defer cancel()
 	v, err := e.Version(ctx)
 	if err != nil {

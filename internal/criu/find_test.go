@@ -1,11 +1,13 @@
 package criu
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestVersionsAreParsedAndCompared(t *testing.T) {
@@ -53,6 +55,19 @@ func TestFindPrefersTheFlagThenTheEnvironment(t *testing.T) {
 		if err != nil || e.Binary != want {
 			t.Errorf("Find(%q) = %q, %v, want %q", wish, e.Binary, err, want)
 		}
+	}
+}
+
+func TestAQuestionForTheVersionThatIsNotAnsweredSaysSo(t *testing.T) {
+	path := script(t, "")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec sleep 100\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	patience := errors.New("no answer within the time of a test")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, patience)
+	defer cancel()
+	if _, err := (Engine{Binary: path}).Version(ctx); !errors.Is(err, patience) {
+		t.Errorf("the error is: %v", err)
 	}
 }
 

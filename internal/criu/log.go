@@ -31,7 +31,12 @@ type logLine struct {
 	number  int    // in the log
 	message string // escaped, without time stamp and source position
 	kind    lineKind
+	pid     int        // who writes, in a restore
+	at      descriptor // what a dump was at
 }
+
+// descriptor is one that a dump tells of before it looks at it.
+type descriptor struct{ pid, fd int }
 
 type lineKind int
 
@@ -49,7 +54,11 @@ const (
 // errorLine matches "(00.04) Error (criu/x.c:1): message", with a pid after
 // the time stamp in a restore, the parasite's "pie: 1: Error (…): …", and
 // what is written to stderr before there is a log, which has no time stamp.
-var errorLine = regexp.MustCompile(`^(?:\(\d+\.\d+\)|pie:)?\s*(?:\d+: ?)?\s*(Error|Warn ) \([^)]*\): ?(.*)$`)
+var errorLine = regexp.MustCompile(`^(?:\(\d+\.\d+\)|pie:)?\s*(?:(\d+): ?)?\s*(Error|Warn ) \([^)]*\): ?(.*)$`)
+
+// atLine matches what a dump says before it saves a descriptor: "(00.01) 4711
+// fdinfo 3: pos: …".
+var atLine = regexp.MustCompile(`^\(\d+\.\d+\) (\d+) fdinfo (\d+): `)
 
 // kinds tells lines that are no cause. Everything else is one.
 var kinds = []struct {
@@ -93,7 +102,7 @@ func lineKindOf(message string) lineKind {
 // newError makes the error of a failed operation from CRIU's log, or from
 // what it wrote to stderr when it did not come as far as a log.
 func newError(op, logPath string, stderr []byte, err error) *Error {
-	e := &Error{Op: op, Err: err}
+	e := &Error{Op: op, FD: -1, Err: err}
 	var text []byte
 	if logPath != "" {
 		if b, rerr := readTail(logPath, logTail); rerr == nil {
@@ -109,11 +118,17 @@ func newError(op, logPath string, stderr []byte, err error) *Error {
 
 // diagnose fills in what the log tells.
 func (e *Error) diagnose(log []byte) {
+	e.FD = -1
 	block := decisiveLines(parseErrors(log))
 	for _, l := range block {
 		e.Lines = append(e.Lines, l.message)
 	}
-	e.PID = pidOf(e.Lines)
+	// In a dump it is the parasite that is numbered, as its namespace sees it.
+	if e.PID = pidOf(e.Lines); e.PID == 0 && len(block) > 0 && e.Op == "restore" {
+		e.PID = block[0].pid
+	}
+	e.FD = descriptorOf(block, e.PID)
+	e.Command = commandOf(log, e.PID)
 	for _, message := range e.Lines {
 		if p := lookup(message); p != nil {
 			e.Object, e.Cure, e.transient = p.object+addressOf(log, message), p.cure, p.transient
@@ -125,24 +140,37 @@ func (e *Error) diagnose(log []byte) {
 // parseErrors returns the error lines of a log.
 func parseErrors(log []byte) []logLine {
 	var lines []logLine
-	for number := 0; len(log) > 0; number++ {
+	var at descriptor
+	for n := 0; len(log) > 0; n++ {
 		var raw []byte
 		raw, log, _ = bytes.Cut(log, []byte("\n"))
 		if len(raw) > longestLine {
 			raw = raw[:longestLine]
 		}
+		if m := atLine.FindSubmatch(raw); m != nil {
+			at = descriptor{pid: number(m[1]), fd: number(m[2])}
+		}
 		m := errorLine.FindSubmatch(raw)
 		if m == nil {
 			continue
 		}
-		message := escape(strings.TrimSpace(string(m[2])))
+		message := escape(strings.TrimSpace(string(m[3])))
 		kind := lineKindOf(message)
-		if message == "" || (string(m[1]) == "Warn " && kind != hint) {
+		if message == "" || (string(m[2]) == "Warn " && kind != hint) {
 			continue
 		}
-		lines = append(lines, logLine{number: number, message: message, kind: kind})
+		lines = append(lines, logLine{number: n, message: message, kind: kind, pid: number(m[1]), at: at})
 	}
 	return lines
+}
+
+// number reads digits; 0 when there are none, or too many.
+func number(digits []byte) int {
+	n, err := strconv.Atoi(string(digits))
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // decisiveLines returns the last group of error lines that holds a known

@@ -153,7 +153,7 @@ func TestTheErrorSaysWhatMatters(t *testing.T) {
 		{Error{Op: "dump", Err: errRefused}, "criu dump: criu refused"},
 		{Error{Op: "dump", Err: errRefused, Lines: []string{"why", "so"}, Log: "/l"}, "criu dump: why (log: /l)"},
 		{
-			Error{Op: "dump", Err: errRefused, Object: "perf event", PID: 7, Lines: []string{"Can't dump file"}},
+			Error{Op: "dump", Err: errRefused, Object: "perf event", PID: 7, FD: -1, Lines: []string{"Can't dump file"}},
 			"criu dump: perf event: pid 7: Can't dump file",
 		},
 		{Error{Op: "restore", Err: errors.New("post-restore: no veth"), Lines: []string{"why"}}, "criu restore: post-restore: no veth: why"},

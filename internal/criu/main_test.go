@@ -24,6 +24,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == treeArg0 {
+		runTree(os.Args[1])
+	}
 	if mode := os.Getenv(fakeEnv); mode != "" {
 		fakeCRIU(mode, os.Getenv(fakeDirEnv))
 		os.Exit(0)

@@ -6,7 +6,7 @@ import "strings"
 type pattern struct {
 	text      string // contained in the message
 	object    string // what CRIU stumbled over
-	cure      string // what a user can do
+	cure      string // what a user can do; NAME stands for the container's name
 	transient bool   // the same may succeed in a moment
 }
 
@@ -31,9 +31,10 @@ const (
 
 var patterns = []pattern{
 	// Sockets.
-	{text: "Unsupported proto 262", object: "MPTCP socket", cure: "set the sysctl net.mptcp.enabled=0 in the container and restart the program (Go programs: GODEBUG=multipathtcp=0)"},
+	{text: "Unsupported proto 262", object: "MPTCP socket", cure: "ctctl doctor NAME --fix turns MPTCP off in the container; then restart the program (Go programs: GODEBUG=multipathtcp=0)"},
 	{text: "Unsupported proto 132", object: "SCTP socket", cure: cureStopUser},
-	{text: "Unsupported proto 1 ", object: "ICMP socket, such as of a running ping", cure: cureStopUser},
+	{text: "Unsupported proto 58 ", object: "ICMPv6 socket, such as of a running ping", cure: cureStopUser, transient: true},
+	{text: "Unsupported proto 1 ", object: "ICMP socket, such as of a running ping", cure: cureStopUser, transient: true},
 	{text: "Unsupported proto", object: "socket of a protocol that CRIU cannot save", cure: cureStopUser},
 	{text: "Unknown socket collected (family 40)", object: "VSOCK socket", cure: cureStopUser},
 	{text: "Unknown socket collected", object: "socket of a family that CRIU cannot save", cure: cureStopUser},

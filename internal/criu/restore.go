@@ -73,15 +73,26 @@ type InheritFile struct {
 // as the host sees it. After failure no task is left. The error is an
 // [*Error] once CRIU was started; with [ErrDone] the tree runs all the same
 // and the pid is valid.
-func (e Engine) Restore(ctx context.Context, o RestoreOptions) (int, RestoreStats, error) {
+func (e Engine) Restore(ctx context.Context, o RestoreOptions) (pid int, st RestoreStats, err error) {
+	if o.Work == "" {
+		o.Work = o.Images
+	}
+	dir, done, err := o.rootedImages()
+	if err != nil {
+		return 0, RestoreStats{}, fmt.Errorf("criu restore: %w", err)
+	}
+	defer func() {
+		if derr := done(); derr != nil {
+			// Hard links that nothing reads any more: no reason to end the tree.
+			e.log().Warn("remove the images made for a restore", "err", derr)
+		}
+	}()
+	o.Images = dir
 	images, err := openDir("images", o.Images)
 	if err != nil {
 		return 0, RestoreStats{}, fmt.Errorf("criu restore: %w", err)
 	}
 	defer images.Close()
-	if o.Work == "" {
-		o.Work = o.Images
-	}
 	work, err := openDir("work", o.Work)
 	if err != nil {
 		return 0, RestoreStats{}, fmt.Errorf("criu restore: %w", err)
@@ -120,6 +131,7 @@ func (e Engine) Restore(ctx context.Context, o RestoreOptions) (int, RestoreStat
 
 	resp, err := e.run(ctx, op)
 	if err != nil && !errors.Is(err, ErrDone) {
+		identifyDumped(err, o.Images)
 		if o.Sibling {
 			if root == 0 { // it failed before the first notification of it
 				root = int(resp.GetRestore().GetPid())

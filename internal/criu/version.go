@@ -50,6 +50,9 @@ func (e Engine) Version(ctx context.Context) (Version, error) {
 	cmd.Env = workerEnviron
 	cmd.Dir = "/"
 	out, err := cmd.Output()
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // rather than how it was ended
+	}
 	if err != nil {
 		return Version{}, fmt.Errorf("ask %s for its version: %w", e.Binary, err)
 	}

@@ -33,13 +33,20 @@ func ConsoleIndex(pid int) (int, error) {
 }
 
 // NewConsole makes a pty in the devpts of a container whose tasks are stopped,
-// mounts its inner end on /dev/console and returns the outer one.
-func NewConsole(pid int, ids *IDRange) (*os.File, error) {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+// mounts its inner end on /dev/console and returns the outer one. Services have
+// mount namespaces of their own, copied when the console was another: those that
+// pids are in get it in its place. One that has ended CRIU would dump and not
+// restore. Those that could not be given it are in the error then, beside the pty.
+func NewConsole(pid int, pids []int, ids *IDRange) (*os.File, error) {
+	spaces, err := consoleSpaces(pid, pids)
+	defer func() {
+		for _, ns := range spaces {
+			ns.Close()
+		}
+	}()
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
 	type result struct {
 		fd  int
 		err error
@@ -48,24 +55,87 @@ func NewConsole(pid int, ids *IDRange) (*os.File, error) {
 	go func() {
 		// The thread has changed its namespace: it ends with this goroutine.
 		runtime.LockOSThread()
-		fd, err := consoleInside(int(ns.Fd()), ids)
+		fd, err := consoleInside(spaces, ids)
 		done <- result{fd, err}
 	}()
 	r := <-done
-	if r.err != nil {
+	if r.fd < 0 {
 		return nil, r.err
 	}
 	if err := unix.SetNonblock(r.fd, true); err != nil {
-		return nil, errors.Join(err, unix.Close(r.fd))
+		return nil, errors.Join(r.err, err, unix.Close(r.fd))
 	}
-	return os.NewFile(uintptr(r.fd), "console"), nil
+	return os.NewFile(uintptr(r.fd), "console"), r.err
 }
 
-func consoleInside(ns int, ids *IDRange) (master int, err error) {
+// consoleSpaces opens the mount namespace of pid and, after it, others of pids that
+// have its console. Of pids, those in this process's own pid namespace
+// (CRIU's) are passed over. The files are the caller's to close, with an error too.
+func consoleSpaces(pid int, pids []int) ([]*os.File, error) {
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return nil, err
+	}
+	first, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return nil, err
+	}
+	spaces := []*os.File{first}
+	seen := map[string]bool{namespaceOf(pid, "mnt"): true}
+	device := consoleDevice(pid)
+	for _, p := range pids {
+		id, outer := namespaceOf(p, "mnt"), namespaceOf(p, "pid")
+		if id == "" || seen[id] || outer == "" || outer == own || device == "" || consoleDevice(p) != device {
+			continue
+		}
+		seen[id] = true
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", p))
+		if err != nil {
+			return spaces, err
+		}
+		spaces = append(spaces, ns)
+	}
+	return spaces, nil
+}
+
+// namespaceOf names a namespace of a process; "" when that has ended.
+func namespaceOf(pid int, kind string) string {
+	id, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+// consoleDevice is the file system that a process has its /dev/console from, as
+// MAJOR:MINOR; "" when nothing is mounted there.
+func consoleDevice(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return ""
+	}
+	return deviceAt(string(b), "/dev/console")
+}
+
+// deviceAt reads a mountinfo, proc_pid_mountinfo(5).
+func deviceAt(mountinfo, point string) string {
+	device := ""
+	for line := range strings.Lines(mountinfo) {
+		f := strings.Fields(line) // the last mount on a path is the one seen
+		if len(f) > 4 && f[4] == point {
+			device = f[2]
+		}
+	}
+	return device
+}
+
+// consoleInside makes the pty in the first of the mount namespaces and mounts it in
+// all. master is -1 unless it is on the first one's /dev/console.
+func consoleInside(spaces []*os.File, ids *IDRange) (master int, err error) {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return -1, fmt.Errorf("unshare: %w", err)
 	}
-	if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
+	if err := unix.Setns(int(spaces[0].Fd()), unix.CLONE_NEWNS); err != nil {
 		return -1, fmt.Errorf("enter the mount namespace: %w", err)
 	}
 	pts, err := openDevpts()
@@ -77,10 +147,29 @@ func consoleInside(ns int, ids *IDRange) (master int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("open ptmx: %w", err)
 	}
-	if err := mountConsole(pts, master, ids); err != nil {
+	trees, err := slaves(pts, master, len(spaces), ids)
+	defer func() {
+		for _, tree := range trees {
+			unix.Close(tree)
+		}
+	}()
+	if err == nil {
+		err = putConsole(trees[0])
+	}
+	if err != nil {
 		return -1, errors.Join(err, unix.Close(master))
 	}
-	return master, nil
+	var errs []error
+	for i, ns := range spaces[1:] {
+		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+		if err == nil {
+			err = putConsole(trees[i+1])
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("in the mount namespace of a service: %w", err))
+		}
+	}
+	return master, errors.Join(errs...)
 }
 
 // openDevpts opens /dev/pts, which the container may have covered with anything.
@@ -97,25 +186,34 @@ func openDevpts() (int, error) {
 	return fd, nil
 }
 
-func mountConsole(pts, master int, ids *IDRange) error {
+// slaves makes the inner end of a pty the container's and returns so many mounts of
+// it that are nowhere yet, with an error too.
+func slaves(pts, master, count int, ids *IDRange) (trees []int, err error) {
 	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
-		return fmt.Errorf("unlock the pty: %w", err)
+		return nil, fmt.Errorf("unlock the pty: %w", err)
 	}
 	n, err := unix.IoctlGetUint32(master, unix.TIOCGPTN)
 	if err != nil {
-		return fmt.Errorf("number of the pty: %w", err)
+		return nil, fmt.Errorf("number of the pty: %w", err)
 	}
 	name := strconv.FormatUint(uint64(n), 10)
 	if ids != nil { // made by the host's root, who is nobody inside
 		if err := unix.Fchownat(pts, name, int(ids.Base), int(ids.Base)+ttyGroup, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return fmt.Errorf("give the pty to the container: %w", err)
+			return nil, fmt.Errorf("give the pty to the container: %w", err)
 		}
 	}
-	tree, err := unix.OpenTree(pts, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("open the pty: %w", err)
+	for range count {
+		tree, err := unix.OpenTree(pts, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return trees, fmt.Errorf("open the pty: %w", err)
+		}
+		trees = append(trees, tree)
 	}
-	defer unix.Close(tree)
+	return trees, nil
+}
+
+// putConsole mounts a pty on /dev/console of the mount namespace that the thread is in.
+func putConsole(tree int) error {
 	if err := unix.Unmount("/dev/console", unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("unmount the old console: %w", err)
 	}

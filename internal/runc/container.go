@@ -30,7 +30,7 @@ func Start(s Spec) (*Init, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := libcontainer.Create(s.StateDir, s.ID, cfg)
+	c, err := s.create(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("create: %w", err)
 	}
@@ -39,11 +39,14 @@ func Start(s Spec) (*Init, error) {
 	if err != nil {
 		return nil, errors.Join(commandError(s.Args, err), destroy(c))
 	}
-	pid, err := p.Pid()
-	if err != nil {
+	in := &Init{Console: master, container: c, process: p}
+	if in.PID, err = p.Pid(); err != nil {
 		return nil, errors.Join(err, master.Close(), destroy(c))
 	}
-	return &Init{PID: pid, Console: master, container: c, process: p}, nil
+	if err := s.prepare(in.PID); err != nil {
+		return nil, errors.Join(err, in.Abandon())
+	}
+	return in, nil
 }
 
 func destroy(c *libcontainer.Container) error {
@@ -115,7 +118,10 @@ func (i *Init) Abandon() error {
 }
 
 // Container is one that libcontainer knows to run.
-type Container struct{ c *libcontainer.Container }
+type Container struct {
+	c   *libcontainer.Container
+	dir string // of its state
+}
 
 // Load finds a running container; ErrNotFound if libcontainer has no state of it.
 func Load(stateDir, id string) (*Container, error) {
@@ -126,7 +132,7 @@ func Load(stateDir, id string) (*Container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the runtime state: %w", err)
 	}
-	return &Container{c}, nil
+	return &Container{c: c, dir: filepath.Join(stateDir, id)}, nil
 }
 
 // PID is init's, in the caller's pid namespace.

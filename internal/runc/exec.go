@@ -25,8 +25,6 @@ type Command struct {
 	Stdin  io.Reader // nil: nothing to read
 	Stdout io.Writer
 	Stderr io.Writer
-	// Subgroups sends the command to a cgroup below the container's, by controller.
-	Subgroups map[string]string
 }
 
 // Process is a command under way.
@@ -55,22 +53,30 @@ func (c *Container) Exec(cmd Command) (*Process, error) {
 	p := &libcontainer.Process{
 		Args: cmd.Args, Env: append([]string{defaultPath, "HOME=" + who.Home, "TERM=linux", "container=ctctl"}, cmd.Env...),
 		Cwd: s.cwd(), UID: who.Uid, GID: who.Gid, AdditionalGroups: who.Sgids, LogLevel: "4", Capabilities: caps, NoNewPrivileges: &nnp,
-		SubCgroupPaths: cmd.Subgroups,
 	}
 	out := &Process{p: p}
-	if cmd.TTY {
-		out.Console, err = withConsole(p, func() error { return c.c.Run(p) })
-	} else {
-		p.Stdin, p.Stdout, p.Stderr = cmd.Stdin, cmd.Stdout, cmd.Stderr
-		err = c.c.Run(p)
-	}
-	if err != nil {
+	if err := c.run(out, cmd); err != nil {
 		return nil, commandError(cmd.Args, err)
 	}
 	if out.PID, err = p.Pid(); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+func (c *Container) run(out *Process, cmd Command) error {
+	at, done, err := c.beside()
+	if err != nil {
+		return err
+	}
+	if cmd.TTY {
+		out.Console, err = withConsole(out.p, func() error { return at.Run(out.p) })
+	} else {
+		out.p.Stdin, out.p.Stdout, out.p.Stderr = cmd.Stdin, cmd.Stdout, cmd.Stderr
+		err = at.Run(out.p)
+	}
+	_ = done() // the command runs; what might be left goes with the container's state
+	return err
 }
 
 // Signal sends a signal to the command.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ctctl/ctctl/quota"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
@@ -21,7 +22,8 @@ type Restored struct {
 	stateDir, id string
 	spec         Spec
 	cfg          *configs.Config
-	cgroup       cgroups.Manager
+	cgroup       cgroups.Manager // of the container's init
+	entry        cgroups.Manager // where CRIU begins
 }
 
 // Restore prepares the runtime side of a restore from the description that
@@ -53,21 +55,42 @@ func Restore(dumped json.RawMessage, s Spec) (*Restored, error) {
 	// Of the image's own description only what the processes were made in counts:
 	// namespaces, mounts, devices.
 	cfg.Cgroups, cfg.Seccomp, cfg.NoNewPrivileges, cfg.Hooks = wanted.Cgroups, wanted.Seccomp, wanted.NoNewPrivileges, wanted.Hooks
-	m, err := manager.New(cfg.Cgroups)
-	if err != nil {
+	r := &Restored{stateDir: s.StateDir, id: s.ID, spec: s, cfg: cfg}
+	if r.cgroup, err = manager.New(cfg.Cgroups); err != nil {
 		return nil, fmt.Errorf("cgroups: %w", err)
+	}
+	r.entry = r.cgroup
+	if r.Delegates() {
+		if err := r.divide(r.cgroup.GetPaths()); err != nil {
+			return nil, fmt.Errorf("cgroups: %w", err)
+		}
 	}
 	if err := os.MkdirAll(filepath.Join(s.StateDir, s.ID), 0o711); err != nil {
 		return nil, err
 	}
-	return &Restored{stateDir: s.StateDir, id: s.ID, spec: s, cfg: cfg, cgroup: m}, nil
+	return r, nil
+}
+
+// Delegates says whether the container's init has a cgroup of its own in cgroup2,
+// below the container's.
+func (r *Restored) Delegates() bool { return delegated(r.cfg) }
+
+// divide keeps CRIU out of the cgroup that the container divides: processes there
+// keep controllers from being passed on.
+func (r *Restored) divide(paths map[string]string) (err error) {
+	if r.cgroup, err = manager.NewWithPaths(r.cfg.Cgroups, leafPaths(paths)); err != nil {
+		return err
+	}
+	paths[""] = filepath.Join(paths[""], quota.Restorer)
+	r.entry, err = manager.NewWithPaths(r.cfg.Cgroups, paths)
+	return err
 }
 
 // Place puts CRIU's process into the container's cgroups, so that everything it
 // restores is born inside them, and says which devices may be used there. Limits
 // are the caller's to set.
 func (r *Restored) Place(pid int) error {
-	if err := r.cgroup.Apply(pid); err != nil {
+	if err := r.entry.Apply(pid); err != nil {
 		return fmt.Errorf("enter the container's cgroups: %w", err)
 	}
 	if err := r.cgroup.Set(r.cfg.Cgroups.Resources); err != nil {

@@ -2,13 +2,13 @@ package runc
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"syscall"
 
+	"github.com/ctctl/ctctl/profile"
 	"github.com/moby/profiles/seccomp"
 	lcseccomp "github.com/opencontainers/runc/libcontainer/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // commandCaps is Docker's default set.
@@ -35,54 +35,81 @@ func (s Spec) capabilities() []string {
 	return commandCaps
 }
 
-// nestedNamespaces are the kinds CRIU can't dump when a container makes more of
-// its own; only mount namespaces stay allowed. (Of network namespaces it dumps
-// one, when it is told to leave that to its caller.)
-const nestedNamespaces = unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID | unix.CLONE_NEWUSER |
-	unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME
-
-// refused are system calls whose kernel objects CRIU can't dump or that reach
-// the kernel itself. The errno is what programs take as "not supported here".
-var refused = map[string]syscall.Errno{
-	"io_uring_setup": unix.ENOSYS, "io_uring_enter": unix.ENOSYS, "io_uring_register": unix.ENOSYS,
-	"keyctl": unix.ENOSYS, "add_key": unix.ENOSYS, "request_key": unix.ENOSYS,
-	"clone3": unix.ENOSYS, "memfd_secret": unix.ENOSYS,
-	"bpf": unix.EPERM, "perf_event_open": unix.EPERM, "fanotify_init": unix.EPERM, "userfaultfd": unix.EPERM,
-	"open_by_handle_at": unix.EPERM, "init_module": unix.EPERM, "finit_module": unix.EPERM, "delete_module": unix.EPERM,
-	// Sockets of 32-bit programs: behind it no rule can look at the family.
-	"socketcall": unix.ENOSYS,
-	"kexec_load": unix.EPERM, "kexec_file_load": unix.EPERM,
-}
-
-// addSeccomp sets the default profile (Docker's) less what can't be checkpointed.
-func addSeccomp(spec *specs.Spec, system bool) error {
+// addSeccomp sets the default profile (Docker's), less what the container's refuses
+// and with what it allows.
+func addSeccomp(spec *specs.Spec, p profile.Profile) error {
 	if !lcseccomp.Enabled {
 		return ErrNoSeccomp
 	}
-	profile, err := seccomp.GetDefaultProfile(spec)
+	base, err := seccomp.GetDefaultProfile(spec)
 	if err != nil {
 		return fmt.Errorf("seccomp profile: %w", err)
 	}
-	own := []string{}
-	for name := range refused {
-		own = append(own, name)
+	byCall := map[string][]profile.Rule{}
+	for _, r := range p.Rules {
+		byCall[r.Call] = append(byCall[r.Call], r)
 	}
-	if system {
-		own = append(own, "clone", "unshare")
+	for _, call := range p.Allow {
+		if byCall[call] == nil { // else another entry has a say in it
+			base.Syscalls = append(withoutCalls(base.Syscalls, []string{call}), allow(call))
+		}
 	}
-	profile.Syscalls = withoutCalls(profile.Syscalls, own)
-	for name, errno := range refused {
-		ret := uint(errno)
-		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: []string{name}, Action: specs.ActErrno, ErrnoRet: &ret})
+	calls := slices.Sorted(maps.Keys(byCall))
+	base.Syscalls = withoutCalls(base.Syscalls, calls)
+	for _, call := range calls {
+		more, err := refusals(call, byCall[call])
+		if err != nil {
+			return fmt.Errorf("seccomp profile: %w", err)
+		}
+		base.Syscalls = append(base.Syscalls, more...)
 	}
-	if system {
-		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{
-			Names: []string{"clone", "unshare"}, Action: specs.ActAllow,
-			Args: []specs.LinuxSeccompArg{{Index: 0, Value: nestedNamespaces, ValueTwo: 0, Op: specs.OpMaskedEqual}},
-		})
-	}
-	spec.Linux.Seccomp = profile
+	spec.Linux.Seccomp = base
 	return nil
+}
+
+// refusals are the rules of one call: an errno where one of them holds, and where
+// none does, which libseccomp wants to be said, that it is allowed.
+func refusals(call string, rules []profile.Rule) (out []specs.LinuxSyscall, err error) {
+	var bits uint64 // of argument 0
+	for _, r := range rules {
+		ret := uint(r.Errno)
+		refuse := func(args ...specs.LinuxSeccompArg) {
+			out = append(out, specs.LinuxSyscall{Names: []string{call}, Action: specs.ActErrno, ErrnoRet: &ret, Args: args})
+		}
+		switch {
+		case len(r.Args) == 0 && len(rules) == 1:
+			refuse()
+			return out, nil
+		case len(r.Args) == 1 && r.Args[0].AnyBit && r.Args[0].Index == 0:
+			bits |= r.Args[0].Value
+			for bit := uint64(1); bit != 0; bit <<= 1 {
+				if r.Args[0].Value&bit != 0 {
+					refuse(specs.LinuxSeccompArg{Value: bit, ValueTwo: bit, Op: specs.OpMaskedEqual})
+				}
+			}
+		case len(rules) == 1 && !slices.ContainsFunc(r.Args, func(a profile.Arg) bool { return a.AnyBit }):
+			refuse(equalArgs(r.Args)...)
+			for i, a := range r.Args {
+				differs := specs.LinuxSeccompArg{Index: a.Index, Value: a.Value, Op: specs.OpNotEqual}
+				out = append(out, allow(call, append(equalArgs(r.Args[:i]), differs)...))
+			}
+			return out, nil
+		default:
+			return nil, fmt.Errorf("rules for %s that can't be told apart: %+v", call, rules)
+		}
+	}
+	return append(out, allow(call, specs.LinuxSeccompArg{Value: bits, ValueTwo: 0, Op: specs.OpMaskedEqual})), nil
+}
+
+func allow(call string, args ...specs.LinuxSeccompArg) specs.LinuxSyscall {
+	return specs.LinuxSyscall{Names: []string{call}, Action: specs.ActAllow, Args: args}
+}
+
+func equalArgs(args []profile.Arg) (out []specs.LinuxSeccompArg) {
+	for _, a := range args {
+		out = append(out, specs.LinuxSeccompArg{Index: a.Index, Value: a.Value, Op: specs.OpEqualTo})
+	}
+	return out
 }
 
 func withoutCalls(rules []specs.LinuxSyscall, names []string) []specs.LinuxSyscall {

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"github.com/ctctl/ctctl/profile"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -32,20 +34,34 @@ type Spec struct {
 	Args   []string
 	Env    []string
 	Cwd    string
+	// Profile is what makes the container one that can be checkpointed; the zero
+	// one stands for that of an init that is not known, or of a command.
+	Profile profile.Profile
 }
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func (s Spec) config() (*configs.Config, error) {
 	oci := s.oci()
-	if err := addSeccomp(oci, s.System); err != nil {
+	if err := addSeccomp(oci, s.profile()); err != nil {
 		return nil, err
 	}
 	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: s.ID, Spec: oci})
 	if err != nil {
 		return nil, fmt.Errorf("container configuration: %w", err)
 	}
+	cfg.Labels = append(cfg.Labels, s.labels()...)
 	return cfg, nil
+}
+
+func (s Spec) profile() profile.Profile {
+	switch {
+	case s.Profile.Init != "":
+		return s.Profile
+	case s.System:
+		return profile.For(profile.Found{Init: profile.Other}, profile.Options{})
+	}
+	return profile.For(profile.Found{Init: profile.Command}, profile.Options{})
 }
 
 func (s Spec) oci() *specs.Spec {
@@ -77,7 +93,7 @@ func (s Spec) oci() *specs.Spec {
 }
 
 func (s Spec) environment() []string {
-	env := []string{defaultPath, "HOME=/root", "TERM=linux", "container=ctctl"}
+	env := append([]string{defaultPath, "HOME=/root", "TERM=linux"}, s.profile().Env...)
 	return append(env, s.Env...)
 }
 
@@ -120,10 +136,9 @@ func (s Spec) mounts() []specs.Mount {
 		// So that a Java or Go runtime sees its limits; read-only, as limits are set from outside.
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 	}
-	if s.System {
-		// An init mounts it otherwise, over what it has opened there by then: CRIU
-		// saves no file that a mount hides.
-		all = append(all, specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}})
+	for _, m := range s.profile().Mounts {
+		all = slices.DeleteFunc(all, func(o specs.Mount) bool { return o.Destination == m.Destination })
+		all = append(all, specs.Mount{Destination: m.Destination, Type: m.Type, Source: m.Source, Options: m.Options})
 	}
 	return all
 }
