@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/ctctl/ctctl/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -172,16 +173,12 @@ func asOwner(owner int, do func() error) error {
 	if owner == 0 {
 		return do()
 	}
-	done := make(chan error, 1)
-	go func() {
-		done <- func() error {
-			if err := becomeOwner(owner); err != nil {
-				return fmt.Errorf("become the container's root: %w", err)
-			}
-			return do()
-		}()
-	}()
-	return <-done
+	return thread.Spend(func() error {
+		if err := becomeOwner(owner); err != nil {
+			return fmt.Errorf("become the container's root: %w", err)
+		}
+		return do()
+	})
 }
 
 // split gives the directory and the last part of a path. The last part is "."

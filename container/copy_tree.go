@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // becomeOwner changes the file system ids of this thread, which must not be used
-// again afterwards: it is locked and ends with its goroutine.
+// again afterwards: it is for thread.Spend.
 func becomeOwner(owner int) error {
-	runtime.LockOSThread()
 	// Dropping the user id 0 drops the effective capabilities for files
 	// (capabilities(7)); they are raised again from the permitted ones.
 	if err := errors.Join(unix.Setfsgid(owner), unix.Setfsuid(owner)); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ctctl/ctctl/internal/runc"
 	"github.com/ctctl/ctctl/internal/statefile"
+	"github.com/ctctl/ctctl/internal/thread"
 	"github.com/ctctl/ctctl/profile"
 	"golang.org/x/sys/unix"
 )
@@ -109,15 +110,13 @@ func listenInside(pid, owner int) (*net.UnixConn, error) {
 	if err := unix.SetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		return nil, err
 	}
-	done := make(chan error)
-	go func() { // a thread of its own, see becomeOwner
+	err = thread.Spend(func() error {
 		if err := becomeOwner(owner); err != nil {
-			done <- err
-			return
+			return err
 		}
-		done <- bindBelow(run, sock)
-	}()
-	if err := <-done; err != nil {
+		return bindBelow(run, sock)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", notifySocket, err)
 	}
 	conn, err := net.FileConn(f)

@@ -2,24 +2,21 @@ package integration_test
 
 import (
 	"os"
-	"runtime"
 
+	"github.com/ctctl/ctctl/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
 // insideNetNS runs f on a thread that is in another network namespace; the
 // processes it starts are there too. The thread ends with it.
-func insideNetNS(ns *os.File, f func()) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // without unlock: the thread is not used again
-		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err == nil {
+func insideNetNS(ns *os.File, f func()) error {
+	return thread.Spend(func() error {
+		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
 			f()
 		}
-	}()
-	<-done
-	return err
+		return err
+	})
 }
 
 // linkUp sets an interface up.

@@ -31,6 +31,7 @@ var layers = map[string]int{
 	"internal/arch":  0,
 	lowestUndo:       -1,
 	lowestStatefile:  -1,
+	lowestThread:     -1,
 	forTestsUtil:     0,
 	forTestsContract: 1,
 }
@@ -38,6 +39,7 @@ var layers = map[string]int{
 const (
 	lowestUndo       = "internal/undo"
 	lowestStatefile  = "internal/statefile"
+	lowestThread     = "internal/thread"
 	forTestsUtil     = "internal/testutil"
 	forTestsContract = "storage/storagetest"
 )

@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/ctctl/ctctl/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
 // loopbackUpIn sets lo up in the network namespace of a process.
 func loopbackUpIn(pid int) error {
-	return onThread(func() error {
+	return thread.Spend(func() error {
 		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 		if err != nil {
 			return err

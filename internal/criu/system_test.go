@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ctctl/ctctl/internal/testutil"
+	"github.com/ctctl/ctctl/internal/thread"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
@@ -227,7 +228,7 @@ func unlock(t *testing.T, pid int) {
 func TestARefusedDumpNamesTheProcessAndTheCure(t *testing.T) {
 	e := engine(t)
 	c, cmd := startCanary(t)
-	err := onThread(func() error {
+	err := thread.Spend(func() error {
 		if err := attach(cmd.Process.Pid); err != nil {
 			return err
 		}

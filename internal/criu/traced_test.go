@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ctctl/ctctl/internal/testutil"
+	"github.com/ctctl/ctctl/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,7 +27,7 @@ func TestATracedTaskIsFoundUntilItsTracerLetsGo(t *testing.T) {
 	if err := waitUntraced(pids, time.Second); err != nil {
 		t.Errorf("before: %v", err)
 	}
-	err := onThread(func() error {
+	err := thread.Spend(func() error {
 		if err := unix.PtraceSeize(cmd.Process.Pid); err != nil {
 			t.Error(err)
 		}

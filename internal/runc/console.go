@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
+	"github.com/ctctl/ctctl/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,25 +47,18 @@ func NewConsole(pid int, pids []int, ids *IDRange) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	type result struct {
-		fd  int
-		err error
+	fd := -1
+	err = thread.Spend(func() (err error) {
+		fd, err = consoleInside(spaces, ids)
+		return err
+	})
+	if fd < 0 {
+		return nil, err
 	}
-	done := make(chan result)
-	go func() {
-		// The thread has changed its namespace: it ends with this goroutine.
-		runtime.LockOSThread()
-		fd, err := consoleInside(spaces, ids)
-		done <- result{fd, err}
-	}()
-	r := <-done
-	if r.fd < 0 {
-		return nil, r.err
+	if nerr := unix.SetNonblock(fd, true); nerr != nil {
+		return nil, errors.Join(err, nerr, unix.Close(fd))
 	}
-	if err := unix.SetNonblock(r.fd, true); err != nil {
-		return nil, errors.Join(r.err, err, unix.Close(r.fd))
-	}
-	return os.NewFile(uintptr(r.fd), "console"), r.err
+	return os.NewFile(uintptr(fd), "console"), err
 }
 
 // consoleSpaces opens the mount namespace of pid and, after it, others of pids that

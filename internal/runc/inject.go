@@ -6,9 +6,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 
+	"github.com/ctctl/ctctl/internal/thread"
 	"github.com/ctctl/ctctl/profile"
 	"golang.org/x/sys/unix"
 )
@@ -25,17 +25,14 @@ func inject(pid int, ids *IDRange, files []profile.File) error {
 		return err
 	}
 	defer unix.Close(run)
-	done := make(chan error)
-	go func() {
-		// Not unlocked: the thread, which has another file system uid, ends with this.
-		runtime.LockOSThread()
+	return thread.Spend(func() error {
 		if ids != nil {
-			done <- errors.Join(actAs(int(ids.Base)), writeFiles(run, files))
-			return
+			if err := actAs(int(ids.Base)); err != nil {
+				return err
+			}
 		}
-		done <- writeFiles(run, files)
-	}()
-	return <-done
+		return writeFiles(run, files)
+	})
 }
 
 func actAs(id int) error {

@@ -3,8 +3,8 @@ package runc
 import (
 	"fmt"
 	"os"
-	"runtime"
 
+	"github.com/ctctl/ctctl/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,13 +20,7 @@ func allowNetSysctls(pid int) error {
 		return err
 	}
 	defer space.Close()
-	done := make(chan error)
-	go func() {
-		// Not unlocked: the thread, which is in another mount namespace, ends with this.
-		runtime.LockOSThread()
-		done <- allowThere(space)
-	}()
-	if err := <-done; err != nil {
+	if err := thread.Spend(func() error { return allowThere(space) }); err != nil {
 		return fmt.Errorf("make %s writable: %w", netSysctls, err)
 	}
 	return nil
